@@ -1,1 +1,14 @@
-//! See the workspace README.
+//! The outside systems, one file each.
+//!
+//! A provider's file has its module doc (what it can be, the permissions it needs, the vendor's
+//! quirks), its `Options`, its handle with the trait implementations of
+//! [`pgrotate_core::provider`], `classify` (the only function that knows the vendor's errors),
+//! and its tests. Outside of the file it has one line in [`registry`].
+
+pub mod credentials;
+pub mod http;
+pub mod registry;
+pub mod shared;
+
+pub use registry::BuildError;
+pub use shared::Shared;

@@ -1,0 +1,290 @@
+//! A database URL: read, compared component by component, and changed in its password alone.
+//!
+//! Only the bytes of the password are replaced; everything else of the text stays as somebody
+//! wrote it (driver, order of the query, odd spellings). The URL's own parser is asked before
+//! and after, and must see the same in every other component.
+
+use std::fmt;
+
+use url::Url;
+use zeroize::Zeroizing;
+
+use crate::error::{Error, Kind, Result};
+use crate::secret::Secret;
+
+/// What a URL has to point at.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Target {
+    /// Host name of the server.
+    pub host: String,
+    /// TCP port.
+    pub port: u16,
+    /// Name of the database.
+    pub database: String,
+    /// The role whose password is rotated.
+    pub user: String,
+}
+
+impl fmt::Display for Target {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}@{}:{}/{}", self.user, self.host, self.port, self.database)
+    }
+}
+
+/// A component in which a URL disagrees with the configuration.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Disagreement {
+    /// `user`, `host`, `port` or `database`.
+    pub component: &'static str,
+    /// What the configuration says.
+    pub expected: String,
+    /// What the URL says.
+    pub found: String,
+}
+
+impl fmt::Display for Disagreement {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "its {} is {:?} where the configuration says {:?}",
+            self.component, self.found, self.expected
+        )
+    }
+}
+
+/// A parsed URL; it holds the whole text, so it is as secret as the password in it.
+pub struct DatabaseUrl {
+    text: Secret,
+    /// Where the password stands in the text, in bytes.
+    password: std::ops::Range<usize>,
+    target: Target,
+    scheme: String,
+    query: Vec<(String, String)>,
+}
+
+impl fmt::Debug for DatabaseUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "DatabaseUrl({}://{})", self.scheme, self.target)
+    }
+}
+
+impl DatabaseUrl {
+    /// Reads a URL.
+    ///
+    /// # Errors
+    /// Says what is missing, without repeating any of the text.
+    pub fn parse(text: &Secret) -> Result<Self> {
+        let refuse = |why: &str| Error::new(Kind::Corrupt, "read the database URL").because(why.to_owned());
+        let parsed = Url::parse(text.expose()).map_err(|_| refuse("it is no URL"))?;
+        let password =
+            password_range(text.expose()).ok_or_else(|| refuse("it has no `user:password@` part"))?;
+        let database = parsed.path().strip_prefix('/').filter(|name| !name.is_empty() && !name.contains('/'));
+        let target = Target {
+            user: decode(parsed.username()),
+            host: parsed
+                .host_str()
+                .filter(|host| !host.is_empty())
+                .ok_or_else(|| refuse("it has no host"))?
+                .to_owned(),
+            port: parsed.port().unwrap_or(5432),
+            database: decode(database.ok_or_else(|| refuse("its path is no database name"))?),
+        };
+        let query =
+            parsed.query_pairs().map(|(name, value)| (name.into_owned(), value.into_owned())).collect();
+        // The two readings must agree on where the password stands, or replacing it would
+        // damage something else.
+        let raw = &text.expose()[password.clone()];
+        if parsed.password().map(decode) != Some(decode(raw)) {
+            return Err(refuse("its password has characters that should have been percent-encoded"));
+        }
+        Ok(Self { text: text.clone(), password, target, scheme: parsed.scheme().to_owned(), query })
+    }
+
+    /// What the URL points at.
+    pub fn target(&self) -> &Target {
+        &self.target
+    }
+
+    /// The password, decoded.
+    pub fn password(&self) -> Secret {
+        Secret::new(decode(&self.text.expose()[self.password.clone()]))
+    }
+
+    /// The same URL with another password, percent-encoded where it has to be.
+    ///
+    /// # Errors
+    /// Fails if anything but the password would read differently afterwards.
+    pub fn with_password(&self, password: &Secret) -> Result<Secret> {
+        let text = self.text.expose();
+        let encoded = encode(password.expose());
+        let changed =
+            Secret::new([&text[..self.password.start], &*encoded, &text[self.password.end..]].concat());
+        let again = Self::parse(&changed)?;
+        let same = again.target == self.target && again.scheme == self.scheme && again.query == self.query;
+        if same && again.password() == *password {
+            Ok(changed)
+        } else {
+            Err(Error::internal("changing the password of a URL changed something else of it"))
+        }
+    }
+
+    /// The components in which the URL disagrees with the configuration; user first.
+    pub fn disagreements(&self, expected: &Target) -> Vec<Disagreement> {
+        let port = (self.target.port.to_string(), expected.port.to_string());
+        [
+            ("user", &self.target.user, &expected.user),
+            ("host", &self.target.host, &expected.host),
+            ("port", &port.0, &port.1),
+            ("database", &self.target.database, &expected.database),
+        ]
+        .into_iter()
+        .filter(|(component, found, expected)| match *component {
+            "host" => !found.eq_ignore_ascii_case(expected),
+            _ => found != expected,
+        })
+        .map(|(component, found, expected)| Disagreement {
+            component,
+            expected: expected.clone(),
+            found: found.clone(),
+        })
+        .collect()
+    }
+
+    /// A TLS parameter that the URL's driver does not understand. Some applications translate it
+    /// themselves, so this is worth a word and never a change.
+    pub fn driver_warning(&self) -> Option<String> {
+        let has = |name: &str| self.query.iter().any(|(key, _)| key == name);
+        match self.scheme.rsplit_once('+').map_or("libpq", |(_, driver)| driver) {
+            "asyncpg" if has("sslmode") => Some(
+                "SQLAlchemy with asyncpg refuses `sslmode=` (TypeError: unexpected keyword argument 'sslmode'); it wants \
+                 `ssl=`, unless the application translates it"
+                    .to_owned(),
+            ),
+            driver @ ("libpq" | "psycopg" | "psycopg2") if has("ssl") && !has("sslmode") => {
+                Some(format!("{driver} wants `sslmode=`; `ssl=` is asyncpg's and JDBC's"))
+            }
+            _ => None,
+        }
+    }
+}
+
+/// Percent-encodes everything outside of RFC 3986's unreserved characters.
+pub fn encode(text: &str) -> Zeroizing<String> {
+    use fmt::Write as _;
+    let mut encoded = Zeroizing::new(String::with_capacity(text.len() * 3));
+    for byte in text.bytes() {
+        match byte {
+            b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => {
+                encoded.push(char::from(byte))
+            }
+            _ => write!(encoded, "%{byte:02X}").expect("writing to a String can't fail"),
+        }
+    }
+    encoded
+}
+
+fn decode(text: &str) -> String {
+    let mut bytes = Zeroizing::new(Vec::with_capacity(text.len()));
+    let mut rest = text.as_bytes();
+    while let [first, tail @ ..] = rest {
+        let digits = tail.get(..2).and_then(|digits| std::str::from_utf8(digits).ok());
+        match (first, digits.and_then(|digits| u8::from_str_radix(digits, 16).ok())) {
+            (b'%', Some(byte)) => {
+                bytes.push(byte);
+                rest = &tail[2..];
+            }
+            _ => {
+                bytes.push(*first);
+                rest = tail;
+            }
+        }
+    }
+    String::from_utf8_lossy(&bytes).into_owned()
+}
+
+/// Finds the password by the rules of RFC 3986: the authority ends at the first of `/?#`, its
+/// user-info at the last `@`, and the password begins after the first `:`.
+fn password_range(text: &str) -> Option<std::ops::Range<usize>> {
+    let authority = text.find("://")? + 3;
+    let end = text[authority..].find(['/', '?', '#']).map_or(text.len(), |length| authority + length);
+    let at = authority + text[authority..end].rfind('@')?;
+    let colon = authority + text[authority..at].find(':')?;
+    Some(colon + 1..at)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    const RUNBOOK: &str = "postgresql+asyncpg://mindwelladmin:old@pgflex-mindwell-dev.postgres.database.azure.com:5432/mindwell_app?sslmode=require";
+
+    fn url(text: &str) -> DatabaseUrl {
+        DatabaseUrl::parse(&Secret::new(text)).unwrap()
+    }
+
+    fn expected() -> Target {
+        Target {
+            host: "pgflex-mindwell-dev.postgres.database.azure.com".into(),
+            port: 5432,
+            database: "mindwell_app".into(),
+            user: "mindwelladmin".into(),
+        }
+    }
+
+    #[test]
+    fn only_the_password_changes() {
+        let changed = url(RUNBOOK).with_password(&Secret::new("new")).unwrap();
+        assert_eq!(changed.expose(), RUNBOOK.replace(":old@", ":new@"));
+    }
+
+    proptest! {
+        #[test]
+        fn any_password_survives_and_the_rest_stays(password in "\\PC{0,40}") {
+            let password = Secret::new(password);
+            let changed = url(RUNBOOK).with_password(&password).unwrap();
+            let again = DatabaseUrl::parse(&changed).unwrap();
+            prop_assert_eq!(again.password(), password);
+            prop_assert_eq!(again.disagreements(&expected()), []);
+            prop_assert_eq!(again.with_password(&Secret::new("old")).unwrap().expose(), RUNBOOK);
+        }
+    }
+
+    #[test]
+    fn disagreements_are_named() {
+        let other =
+            url("postgresql://admin:x@pgflex-mindwell-prod.postgres.database.azure.com:6432/mindwell_app");
+        let named: Vec<_> = other.disagreements(&expected()).iter().map(|found| found.component).collect();
+        assert_eq!(named, ["user", "host", "port"]);
+        let missing_port =
+            url("postgresql://mindwelladmin:x@PGFLEX-mindwell-dev.postgres.database.azure.com/mindwell_app");
+        assert_eq!(missing_port.disagreements(&expected()), []);
+    }
+
+    #[test]
+    fn what_is_no_database_url_is_refused_without_being_repeated() {
+        for text in [
+            "hunter2",
+            "postgresql://host/db",
+            "postgresql://u:p@host",
+            "postgresql://u:p@host/a/b",
+            "postgres://u:hun/ter2@h/d",
+        ] {
+            let error = DatabaseUrl::parse(&Secret::new(text)).unwrap_err().to_string();
+            assert!(!error.contains("hunter2") && !error.contains("ter2"), "{error}");
+        }
+    }
+
+    #[test]
+    fn tls_parameters_of_the_wrong_driver_are_noticed() {
+        assert!(url(RUNBOOK).driver_warning().unwrap().contains("sslmode"));
+        assert_eq!(url("postgresql+asyncpg://u:p@h/d?ssl=require").driver_warning(), None);
+        assert_eq!(url("postgresql+psycopg://u:p@h/d?sslmode=require").driver_warning(), None);
+        assert!(url("postgresql://u:p@h/d?ssl=require").driver_warning().unwrap().contains("sslmode"));
+    }
+
+    #[test]
+    fn debug_hides_the_password() {
+        assert!(!format!("{:?}", url(RUNBOOK)).contains("old"));
+    }
+}

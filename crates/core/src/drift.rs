@@ -1,0 +1,254 @@
+//! Who holds which version: what should be, against what is seen.
+
+use futures::future::join_all;
+use jiff::Timestamp;
+use serde::Serialize;
+
+use crate::error::{Error, Result};
+use crate::ids::{CopyId, Environment, VersionId};
+use crate::provider::{Content, Login, VaultState};
+use crate::rotation::{Copy, Rotation};
+use crate::secret::{Fingerprint, Secret};
+use crate::value::Reading;
+
+/// How a copy stands beside the vault of record.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum State {
+    /// It holds the current password.
+    Current,
+    /// It holds the pending one.
+    Pending,
+    /// It holds another one.
+    Stale,
+    /// It can't be read; nobody knows from here.
+    Unseen,
+    /// It could not be asked.
+    Unreachable,
+}
+
+/// One copy.
+#[derive(Clone, Debug, Serialize)]
+pub struct CopyStatus {
+    /// Which.
+    pub id: CopyId,
+    /// How it stands.
+    pub state: State,
+    /// Its version, if the store has such.
+    pub version: Option<VersionId>,
+    /// The mark of the password in it.
+    pub fingerprint: Option<Fingerprint>,
+    /// When it was last written, if the store says so.
+    pub updated_at: Option<Timestamp>,
+    /// What a person may want to know.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub note: Option<String>,
+}
+
+/// The server.
+#[derive(Clone, Debug, Serialize)]
+pub struct ServerStatus {
+    /// Where the role logs in.
+    pub target: String,
+    /// Which of the vault's versions it accepts: `current`, `pending`, `stale` (none of them, or the
+    /// previous one) or `unreachable`.
+    pub state: State,
+    /// The mark of the password that it accepts.
+    pub fingerprint: Option<Fingerprint>,
+    /// What a person may want to know.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub note: Option<String>,
+}
+
+/// The vault of record.
+#[derive(Clone, Debug, Serialize)]
+pub struct VaultStatus {
+    /// Which.
+    pub id: CopyId,
+    /// Whether it can be read and has a current password.
+    pub state: State,
+    /// The mark of the current password.
+    pub current: Option<Fingerprint>,
+    /// The mark of the pending one.
+    pub pending: Option<Fingerprint>,
+    /// The mark of the one before.
+    pub previous: Option<Fingerprint>,
+    /// What a person may want to know.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub note: Option<String>,
+}
+
+/// One environment.
+#[derive(Clone, Debug, Serialize)]
+pub struct Status {
+    /// Which.
+    pub environment: Environment,
+    /// The server.
+    pub server: ServerStatus,
+    /// The vault of record.
+    pub vault: VaultStatus,
+    /// The copies, the vault of record's own first.
+    pub copies: Vec<CopyStatus>,
+}
+
+impl Status {
+    /// Whether something disagrees with the vault of record, or could not be asked. What can't
+    /// be seen is no drift.
+    pub fn drifts(&self) -> bool {
+        let fine = |state: State| matches!(state, State::Current | State::Unseen);
+        !fine(self.server.state)
+            || !fine(self.vault.state)
+            || self.copies.iter().any(|copy| !fine(copy.state))
+    }
+}
+
+/// Looks at everything at once. Changes nothing.
+pub async fn status(rotation: &Rotation) -> Status {
+    let (state, looks) = futures::join!(
+        rotation.vault.read(),
+        join_all(rotation.copies.iter().map(|copy| copy.sink.inspect()))
+    );
+    let (state, problem) = match state {
+        Ok(state) => (state, None),
+        Err(error) => (VaultState::default(), Some(error.to_string())),
+    };
+    let known = Known::new(rotation, &state);
+    let mut copies = vec![vault_copy(rotation, &state, &known, problem.as_deref())];
+    copies.extend(
+        std::iter::zip(&rotation.copies, looks).map(|(copy, seen)| copy_status(rotation, copy, seen, &known)),
+    );
+    Status {
+        environment: rotation.environment.clone(),
+        server: server_status(rotation, &state).await,
+        vault: VaultStatus {
+            id: rotation.vault.id().clone(),
+            state: copies[0].state,
+            current: known.current.clone(),
+            pending: known.pending.clone(),
+            previous: state.previous.as_ref().map(|entry| rotation.key.fingerprint(&entry.secret)),
+            note: copies[0].note.clone(),
+        },
+        copies,
+    }
+}
+
+/// The marks that a copy is compared with.
+struct Known {
+    current: Option<Fingerprint>,
+    pending: Option<Fingerprint>,
+}
+
+impl Known {
+    fn new(rotation: &Rotation, state: &VaultState) -> Self {
+        let mark = |entry: &Option<crate::provider::Entry>| {
+            entry.as_ref().map(|entry| rotation.key.fingerprint(&entry.secret))
+        };
+        Self { current: mark(&state.current), pending: mark(&state.pending) }
+    }
+
+    fn state(&self, fingerprint: &Fingerprint) -> State {
+        match Some(fingerprint) {
+            mark if mark == self.current.as_ref() => State::Current,
+            mark if mark == self.pending.as_ref() => State::Pending,
+            _ => State::Stale,
+        }
+    }
+}
+
+fn vault_copy(rotation: &Rotation, state: &VaultState, known: &Known, problem: Option<&str>) -> CopyStatus {
+    let (standing, note) = match (problem, &known.current) {
+        (Some(problem), _) => (State::Unreachable, Some(problem.to_owned())),
+        (None, None) => (State::Stale, Some("it holds no current password".to_owned())),
+        (None, Some(_)) => {
+            (State::Current, known.pending.as_ref().map(|_| "a pending password is staged".to_owned()))
+        }
+    };
+    CopyStatus {
+        id: rotation.vault.id().clone(),
+        state: standing,
+        version: state.version.clone(),
+        fingerprint: known.current.clone(),
+        updated_at: state.updated_at,
+        note,
+    }
+}
+
+fn copy_status(
+    rotation: &Rotation,
+    copy: &Copy,
+    seen: Result<crate::provider::Seen>,
+    known: &Known,
+) -> CopyStatus {
+    let id = copy.sink.id().clone();
+    let seen = match seen {
+        Ok(seen) => seen,
+        Err(error) => {
+            let note = Some(error.to_string());
+            return CopyStatus {
+                id,
+                state: State::Unreachable,
+                version: None,
+                fingerprint: None,
+                updated_at: None,
+                note,
+            };
+        }
+    };
+    let (state, fingerprint, note) = match &seen.content {
+        Content::Value(value) => judge(rotation, copy, value, known),
+        Content::Reference(to) => (State::Unseen, None, Some(format!("it points at {to}"))),
+        Content::Unseen => (State::Unseen, None, None),
+        Content::Absent => (State::Stale, None, Some("there is nothing".to_owned())),
+    };
+    CopyStatus { id, state, version: seen.version, fingerprint, updated_at: seen.updated_at, note }
+}
+
+/// A copy with the right password and the wrong host is stale too.
+fn judge(
+    rotation: &Rotation,
+    copy: &Copy,
+    value: &Secret,
+    known: &Known,
+) -> (State, Option<Fingerprint>, Option<String>) {
+    match copy.template.read(value) {
+        (Reading::Foreign(why), _) => (State::Stale, None, Some(why)),
+        (Reading::Password(password), url) => {
+            let fingerprint = rotation.key.fingerprint(&password);
+            match url.and_then(|url| url.disagreements(&rotation.target).into_iter().next()) {
+                Some(wrong) => (State::Stale, Some(fingerprint), Some(format!("in its URL, {wrong}"))),
+                None => (known.state(&fingerprint), Some(fingerprint), None),
+            }
+        }
+    }
+}
+
+/// Tries the vault's passwords, the current one first; a second one only if that is refused.
+async fn server_status(rotation: &Rotation, state: &VaultState) -> ServerStatus {
+    let target = rotation.target.to_string();
+    let candidates = [
+        (&state.current, State::Current, None),
+        (
+            &state.pending,
+            State::Pending,
+            Some("it accepts the pending password: a run stopped half-way; pgrotate resume"),
+        ),
+        (&state.previous, State::Stale, Some("it accepts the previous password, not the current one")),
+    ];
+    for (entry, standing, note) in candidates {
+        let Some(entry) = entry else { continue };
+        match rotation.verifier.login(&entry.secret).await {
+            Ok(Login::Accepted) => {
+                let fingerprint = Some(rotation.key.fingerprint(&entry.secret));
+                return ServerStatus { target, state: standing, fingerprint, note: note.map(str::to_owned) };
+            }
+            Ok(Login::Refused) => {}
+            Err(error) => return unreachable_server(target, &error),
+        }
+    }
+    let note = Some("it accepts none of the passwords that the vault of record holds".to_owned());
+    ServerStatus { target, state: State::Stale, fingerprint: None, note }
+}
+
+fn unreachable_server(target: String, error: &Error) -> ServerStatus {
+    ServerStatus { target, state: State::Unreachable, fingerprint: None, note: Some(error.to_string()) }
+}

@@ -1,0 +1,252 @@
+//! A plan is data: a list of named steps, each with the steps it waits for.
+//!
+//! The same value is printed by `plan`, walked by the executor, and can be walked by any other
+//! engine. Steps that don't wait for each other run at the same time, so a run takes as long
+//! as its longest chain.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+
+use crate::ids::{CopyId, Environment, StepId};
+use crate::secret::hex;
+
+/// The version of the plan's own form.
+pub const FORMAT: u16 = 1;
+
+/// How availability is kept during a rotation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum StrategyName {
+    /// One role: its password changes, and consumers follow.
+    InPlace,
+}
+
+/// What a step does. The names are those of the contract's table.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "do", rename_all = "snake_case")]
+pub enum Action {
+    /// Looks at everything the run will need, before anything changes.
+    Check,
+    /// Makes a password and stores it as pending in the vault of record.
+    Stage,
+    /// Gives it to the authority. The point of no return.
+    Install,
+    /// Logs in with it.
+    Prove,
+    /// Makes it current in the vault of record.
+    Promote,
+    /// Writes one copy.
+    Publish {
+        /// Which.
+        copy: CopyId,
+    },
+    /// Makes one consumer take up its copies.
+    Activate {
+        /// Which.
+        consumer: String,
+    },
+    /// Logs in with the new password and sees the old one refused.
+    VerifyLogin,
+    /// Reads one copy back.
+    VerifyCopy {
+        /// Which.
+        copy: CopyId,
+    },
+    /// Lets one verification speak.
+    Verify {
+        /// Which.
+        verification: String,
+    },
+    /// Takes the version before out of use.
+    Retire {
+        /// Of which copy.
+        copy: CopyId,
+    },
+    /// Writes the run down in one place.
+    Record {
+        /// Which.
+        recorder: String,
+    },
+}
+
+impl Action {
+    /// The step's name in the contract's table.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Self::Check => "check",
+            Self::Stage => "stage",
+            Self::Install => "install",
+            Self::Prove => "prove",
+            Self::Promote => "promote",
+            Self::Publish { .. } => "publish",
+            Self::Activate { .. } => "activate",
+            Self::VerifyLogin | Self::VerifyCopy { .. } | Self::Verify { .. } => "verify",
+            Self::Retire { .. } => "retire",
+            Self::Record { .. } => "record",
+        }
+    }
+
+    /// What it is done to, if the plan can have several steps of its kind.
+    pub fn subject(&self) -> Option<&str> {
+        match self {
+            Self::Publish { copy } | Self::VerifyCopy { copy } | Self::Retire { copy } => Some(copy.as_str()),
+            Self::Activate { consumer } => Some(consumer),
+            Self::VerifyLogin => Some("login"),
+            Self::Verify { verification } => Some(verification),
+            Self::Record { recorder } => Some(recorder),
+            _ => None,
+        }
+    }
+
+    fn step_id(&self) -> StepId {
+        StepId::new(match self.subject() {
+            Some(subject) => format!("{}/{subject}", self.kind()),
+            None => self.kind().to_owned(),
+        })
+    }
+}
+
+/// One effect of a plan.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Step {
+    /// Its name; unique within the plan.
+    pub id: StepId,
+    /// What it does.
+    pub action: Action,
+    /// The steps that must be done before.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub after: Vec<StepId>,
+}
+
+impl Step {
+    /// Names a step by its action.
+    pub fn new(action: Action, after: Vec<StepId>) -> Self {
+        Self { id: action.step_id(), action, after }
+    }
+}
+
+/// What one rotation of one environment does, in order.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Plan {
+    /// [`FORMAT`] when it was made.
+    pub format: u16,
+    /// The environment.
+    pub environment: Environment,
+    /// How availability is kept.
+    pub strategy: StrategyName,
+    /// The role and where it logs in, for a person to read.
+    pub target: String,
+    /// The authority, for a person to read.
+    pub authority: String,
+    /// The vault of record.
+    pub vault: CopyId,
+    /// The steps, in an order that a person can follow; each waits only for earlier ones.
+    pub steps: Vec<Step>,
+}
+
+impl Plan {
+    /// A hash of everything that the plan says: what a person approved is what runs.
+    pub fn hash(&self) -> PlanHash {
+        let text = serde_json::to_vec(self).expect("a plan has only text in it");
+        PlanHash(hex(&Sha256::digest(text)))
+    }
+
+    /// The step of this name.
+    pub fn step(&self, id: &StepId) -> Option<&Step> {
+        self.steps.iter().find(|step| step.id == *id)
+    }
+
+    /// The steps of one kind.
+    pub fn of_kind<'a>(&'a self, kind: &'a str) -> impl Iterator<Item = &'a Step> {
+        self.steps.iter().filter(move |step| step.action.kind() == kind)
+    }
+
+    /// What is wrong with the plan, if anything: a name used twice, or a step that waits for
+    /// one that does not stand before it.
+    pub fn defect(&self) -> Option<String> {
+        let mut earlier: Vec<&StepId> = Vec::with_capacity(self.steps.len());
+        for step in &self.steps {
+            if earlier.contains(&&step.id) {
+                return Some(format!("the step {} stands in it twice", step.id));
+            }
+            if let Some(missing) = step.after.iter().find(|id| !earlier.contains(id)) {
+                return Some(format!("{} waits for {missing}, which does not stand before it", step.id));
+            }
+            earlier.push(&step.id);
+        }
+        None
+    }
+}
+
+/// SHA-256 of a plan, in hexadecimal.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct PlanHash(String);
+
+impl PlanHash {
+    /// All 64 digits.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// The first 12 digits, for people.
+    pub fn short(&self) -> &str {
+        &self.0[..12.min(self.0.len())]
+    }
+}
+
+impl fmt::Display for PlanHash {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// What a strategy has to know of a rotation: names, and who waits for whom.
+#[derive(Clone, Debug)]
+pub struct Outline {
+    /// The environment.
+    pub environment: Environment,
+    /// The role and where it logs in.
+    pub target: String,
+    /// The authority.
+    pub authority: String,
+    /// The vault of record.
+    pub vault: CopyId,
+    /// The copies, those that consumers wait for first.
+    pub copies: Vec<CopyOutline>,
+    /// The consumers.
+    pub consumers: Vec<ConsumerOutline>,
+    /// The verifications beside login and read-back.
+    pub verifications: Vec<VerificationOutline>,
+    /// The recorders.
+    pub recorders: Vec<String>,
+}
+
+/// A copy, as a strategy sees it.
+#[derive(Clone, Debug)]
+pub struct CopyOutline {
+    /// Its id.
+    pub id: CopyId,
+    /// Whether the version before is taken out of use at the end.
+    pub retire: bool,
+}
+
+/// A consumer, as a strategy sees it.
+#[derive(Clone, Debug)]
+pub struct ConsumerOutline {
+    /// Its name.
+    pub id: String,
+    /// The copies that it reads; empty means that all are waited for.
+    pub waits_for: Vec<CopyId>,
+}
+
+/// A verification, as a strategy sees it.
+#[derive(Clone, Debug)]
+pub struct VerificationOutline {
+    /// Its name.
+    pub id: String,
+    /// Whether it depends on consumers having taken up the new copies.
+    pub after_activation: bool,
+}

@@ -1,0 +1,338 @@
+//! What an outside system can be for a rotation, as traits.
+//!
+//! One value implements one role for one environment: a sink *is* one copy, already bound to
+//! its vault, item or file. Every effect is idempotent under its run id, and every one that
+//! changes something can be asked whether it has happened.
+
+use std::collections::BTreeMap;
+
+use async_trait::async_trait;
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use crate::error::Result;
+use crate::ids::{CopyId, Environment, RunId, VersionId};
+use crate::journal::Outcome;
+use crate::secret::Secret;
+use crate::value::Update;
+
+/// What a store can do beyond being written. Kept short: each flag changes what pgrotate does.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Capabilities {
+    /// The value can be read back.
+    pub read_back: bool,
+    /// Each write has an id of its own.
+    pub version_ids: bool,
+    /// The store says when a value was last written.
+    pub reports_time: bool,
+}
+
+/// How much a finding matters.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Severity {
+    /// Good to know.
+    Note,
+    /// This can't be known from here.
+    Unseen,
+    /// The run can go on; a person should look.
+    Warning,
+    /// The run must not start.
+    Blocks,
+}
+
+/// One thing that a check found.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Finding {
+    /// What it is about, for instance a copy's id.
+    pub subject: String,
+    /// How much it matters.
+    pub severity: Severity,
+    /// What was found.
+    pub what: String,
+    /// What to do about it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mend: Option<String>,
+}
+
+impl Finding {
+    /// Says what was found about what.
+    pub fn new(severity: Severity, subject: impl Into<String>, what: impl Into<String>) -> Self {
+        Self { subject: subject.into(), severity, what: what.into(), mend: None }
+    }
+
+    /// Adds what to do about it.
+    #[must_use]
+    pub fn mend(mut self, mend: impl Into<String>) -> Self {
+        self.mend = Some(mend.into());
+        self
+    }
+}
+
+/// One version in a vault of record.
+#[derive(Clone, Debug)]
+pub struct Entry {
+    /// The password.
+    pub secret: Secret,
+    /// The run that made it; `None` for one made by hand.
+    pub run: Option<RunId>,
+}
+
+/// What a vault of record holds, read in one piece.
+#[derive(Clone, Debug, Default)]
+pub struct VaultState {
+    /// The password whose word counts.
+    pub current: Option<Entry>,
+    /// The one that a run has staged.
+    pub pending: Option<Entry>,
+    /// The one before.
+    pub previous: Option<Entry>,
+    /// What the vault calls the state it is in.
+    pub version: Option<VersionId>,
+    /// When it last changed, if the vault says so.
+    pub updated_at: Option<Timestamp>,
+}
+
+/// The vault of record: holds the next password beside the current one, so that at every
+/// instant one of its versions logs in.
+#[async_trait]
+pub trait Vault: Send + Sync {
+    /// Its name among the copies.
+    fn id(&self) -> &CopyId;
+
+    /// Where it is, precisely enough that two environments with the same text share it.
+    fn location(&self) -> String;
+
+    /// Whether it can be read and written, and what stands in the way.
+    async fn check(&self) -> Result<Vec<Finding>>;
+
+    /// Everything it holds for this role. A field that does not exist yet is `None`.
+    async fn read(&self) -> Result<VaultState>;
+
+    /// Stores a password as *pending*, marked with the run, and leaves the rest alone.
+    ///
+    /// # Errors
+    /// [`Kind::Conflict`](crate::Kind::Conflict) if another run's pending password is there.
+    async fn stage(&self, run: RunId, secret: &Secret) -> Result<()>;
+
+    /// Makes the run's pending password current and the current one previous, in one write.
+    /// Without effect if that has already happened.
+    async fn promote(&self, run: RunId) -> Result<Option<VersionId>>;
+
+    /// Drops the run's pending password. Without effect if there is none of this run.
+    async fn discard(&self, run: RunId) -> Result<()>;
+}
+
+/// A change of the role's password on the server.
+#[derive(Debug)]
+pub struct Change<'a> {
+    /// The run.
+    pub run: RunId,
+    /// The password that works now.
+    pub current: &'a Secret,
+    /// The password that shall work.
+    pub next: &'a Secret,
+}
+
+/// The system that accepts or refuses a password: the PostgreSQL server, reached by SQL or by
+/// its cloud's resource manager.
+#[async_trait]
+pub trait Authority: Send + Sync {
+    /// What it is, as `KIND:NAME`.
+    fn describe(&self) -> String;
+
+    /// Where it is, precisely enough that two environments with the same text share it.
+    fn location(&self) -> String;
+
+    /// Whether the change would be allowed and possible now.
+    async fn check(&self, current: &Secret) -> Result<Vec<Finding>>;
+
+    /// Makes the next password the one that works. Repeating it has the same end state.
+    async fn install(&self, change: &Change<'_>) -> Result<Outcome>;
+}
+
+/// What a server says to a password.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Login {
+    /// The login succeeded, as the expected role.
+    Accepted,
+    /// The server refuses this password (SQLSTATE 28P01).
+    Refused,
+}
+
+/// Proves a password by using it.
+#[async_trait]
+pub trait Verifier: Send + Sync {
+    /// Logs in on a fresh connection, as the configured role, to the configured database.
+    ///
+    /// # Errors
+    /// Everything that is neither yes nor no: unreachable, TLS, a role that may not log in.
+    async fn login(&self, secret: &Secret) -> Result<Login>;
+}
+
+/// What can be seen of a copy.
+#[derive(Clone, Debug)]
+pub enum Content {
+    /// Its value.
+    Value(Secret),
+    /// It points at another copy instead of holding a value; where to.
+    Reference(String),
+    /// It is there, and its value can't be read.
+    Unseen,
+    /// There is nothing.
+    Absent,
+}
+
+/// A look at a copy.
+#[derive(Clone, Debug)]
+pub struct Seen {
+    /// What is in it.
+    pub content: Content,
+    /// The current version's id, if the store has such.
+    pub version: Option<VersionId>,
+    /// When it was last written, if the store says so.
+    pub updated_at: Option<Timestamp>,
+}
+
+/// A look at a copy, with what stands in the way of changing it.
+#[derive(Debug)]
+pub struct Inspection {
+    /// What was seen.
+    pub seen: Seen,
+    /// What was found.
+    pub findings: Vec<Finding>,
+}
+
+/// A place that keeps a copy.
+#[async_trait]
+pub trait Sink: Send + Sync {
+    /// The copy's id, as the contract prints it.
+    fn id(&self) -> &CopyId;
+
+    /// Where the copy is, precisely enough that two copies with the same text are the same.
+    fn location(&self) -> String;
+
+    /// What the store can do.
+    fn capabilities(&self) -> Capabilities;
+
+    /// What is read and written as a whole with other copies: an application's settings, a
+    /// file, a JSON secret. Copies of one such thing are published one after the other.
+    fn whole(&self) -> String {
+        self.id().to_string()
+    }
+
+    /// Looks at the copy and at everything that could stop a change. Changes nothing.
+    async fn check(&self) -> Result<Inspection>;
+
+    /// Looks at the copy. Changes nothing.
+    async fn inspect(&self) -> Result<Seen>;
+
+    /// Brings the copy to the update's value: reads where it can, writes only what differs,
+    /// and confirms what it wrote.
+    async fn publish(&self, update: &Update<'_>) -> Result<Outcome>;
+
+    /// Takes the version before this run's out of use, where the store can do that.
+    async fn retire(&self, _previous: &VersionId) -> Result<Outcome> {
+        Ok(Outcome::skipped("this store keeps no versions that could be taken out of use"))
+    }
+}
+
+/// What a consumer needs to know to take up the new copies.
+#[derive(Debug)]
+pub struct Activation<'a> {
+    /// The run.
+    pub run: RunId,
+    /// The versions that were published, by copy.
+    pub versions: &'a BTreeMap<CopyId, VersionId>,
+}
+
+/// Something that uses the password and has to be told: an application that restarts.
+#[async_trait]
+pub trait Consumer: Send + Sync {
+    /// Its name, as `KIND:NAME`.
+    fn id(&self) -> &str;
+
+    /// Whether it can be told, and what stands in the way.
+    async fn check(&self) -> Result<Vec<Finding>>;
+
+    /// Makes it take up the published copies: refresh, restart.
+    async fn activate(&self, activation: &Activation<'_>) -> Result<Outcome>;
+}
+
+/// What a verification may use.
+#[derive(Debug)]
+pub struct Evidence<'a> {
+    /// The run.
+    pub run: RunId,
+    /// The new password.
+    pub password: &'a Secret,
+    /// The database URL with the new password.
+    pub url: &'a Secret,
+    /// From when on proof counts: the end of the last activation.
+    pub since: Timestamp,
+}
+
+/// A proof, after publishing, that the new password is in use.
+#[async_trait]
+pub trait Verification: Send + Sync {
+    /// Its name within the environment.
+    fn id(&self) -> &str;
+
+    /// Whether it depends on consumers having taken up the new copies.
+    fn after_activation(&self) -> bool {
+        true
+    }
+
+    /// Whether it will be possible, as far as that can be told before.
+    async fn check(&self) -> Result<Vec<Finding>> {
+        Ok(Vec::new())
+    }
+
+    /// Proves it, or fails. What can't be seen is an outcome of its own, never a success.
+    async fn verify(&self, evidence: &Evidence<'_>) -> Result<Outcome>;
+}
+
+/// What is written down about a run that is done.
+#[derive(Clone, Debug, Serialize)]
+pub struct Story {
+    /// The run.
+    pub run: RunId,
+    /// The environment.
+    pub environment: Environment,
+    /// Who asked for it.
+    pub operator: String,
+    /// The ticket, as the operator named it.
+    pub ticket: Option<String>,
+    /// When the run began.
+    pub started_at: Timestamp,
+    /// When the copies were proven.
+    pub proven_at: Timestamp,
+    /// The role and where it logs in, without password.
+    pub target: String,
+    /// The versions written, by copy; a Key Vault copy's version is its Secret Id.
+    pub versions: BTreeMap<CopyId, VersionId>,
+    /// The longest time for which the applications can have been unable to log in, in milliseconds.
+    pub window_ms: Option<u64>,
+}
+
+impl Story {
+    /// The Key Vault Secret Ids among the versions, which the ticket wants to see.
+    pub fn secret_ids(&self) -> impl Iterator<Item = (&CopyId, &VersionId)> {
+        self.versions.iter().filter(|(copy, _)| copy.kind() == "azure_key_vault")
+    }
+}
+
+/// A place where people read that a rotation happened.
+#[async_trait]
+pub trait Recorder: Send + Sync {
+    /// Its name within the environment.
+    fn id(&self) -> &str;
+
+    /// Whether it can be written, and what stands in the way.
+    async fn check(&self, ticket: Option<&str>) -> Result<Vec<Finding>>;
+
+    /// Writes the story once. `again` says that an earlier try may have succeeded: the
+    /// recorder then looks first, and one that can't look does not write a second time but
+    /// says *unseen*.
+    async fn record(&self, story: &Story, again: bool) -> Result<Outcome>;
+}

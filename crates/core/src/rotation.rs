@@ -1,0 +1,164 @@
+//! One environment, bound to everything that a rotation of its password touches.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use futures::lock::Mutex;
+
+use crate::database_url::Target;
+use crate::env::{Clock, Entropy};
+use crate::error::{Error, Result};
+use crate::executor::World;
+use crate::ids::{CopyId, Environment};
+use crate::journal::Outcome;
+use crate::keyring::{Keyring, Keys};
+use crate::password::Policy;
+use crate::plan::{Action, ConsumerOutline, CopyOutline, Outline, Plan, Step, VerificationOutline};
+use crate::provider::{Authority, Consumer, Recorder, Sink, Vault, Verification, Verifier};
+use crate::run::RunState;
+use crate::secret::FingerprintKey;
+use crate::steps;
+use crate::strategy;
+use crate::value::{Template, UrlTemplate};
+
+/// A sink with what belongs into it.
+pub struct Copy {
+    /// Where it is kept.
+    pub sink: Box<dyn Sink>,
+    /// What it holds.
+    pub template: Template,
+    /// Whether the version before is taken out of use at the end.
+    pub retire: bool,
+}
+
+/// A consumer with the copies that it reads.
+pub struct BoundConsumer {
+    /// Who it is.
+    pub consumer: Box<dyn Consumer>,
+    /// The copies that it reads; empty means that all are waited for.
+    pub waits_for: Vec<CopyId>,
+}
+
+/// Everything that rotating one environment's password needs.
+pub struct Rotation {
+    /// The environment.
+    pub environment: Environment,
+    /// Where the role logs in.
+    pub target: Target,
+    /// What new passwords look like.
+    pub policy: Policy,
+    /// The form of a URL that can't be read.
+    pub url: UrlTemplate,
+    /// The vault of record.
+    pub vault: Box<dyn Vault>,
+    /// The server's own side.
+    pub authority: Box<dyn Authority>,
+    /// Proves a password.
+    pub verifier: Box<dyn Verifier>,
+    /// The copies.
+    pub copies: Vec<Copy>,
+    /// The consumers.
+    pub consumers: Vec<BoundConsumer>,
+    /// The verifications beside login and read-back.
+    pub verifications: Vec<Box<dyn Verification>>,
+    /// The recorders.
+    pub recorders: Vec<Box<dyn Recorder>>,
+    /// Marks passwords.
+    pub key: FingerprintKey,
+    /// The door to time.
+    pub clock: Arc<dyn Clock>,
+    /// The door to chance.
+    pub entropy: Arc<dyn Entropy>,
+    /// The run's passwords, fetched once.
+    pub keyring: Keyring,
+    /// One lock for each thing that several copies are written into as a whole.
+    pub wholes: BTreeMap<String, Mutex<()>>,
+}
+
+impl Rotation {
+    /// What a strategy has to know. Copies that consumers wait for come first.
+    pub fn outline(&self) -> Outline {
+        let awaited = |id: &CopyId| self.consumers.iter().any(|bound| bound.waits_for.contains(id));
+        let mut copies: Vec<&Copy> = self.copies.iter().collect();
+        copies.sort_by_key(|copy| !awaited(copy.sink.id()));
+        Outline {
+            environment: self.environment.clone(),
+            target: self.target.to_string(),
+            authority: self.authority.describe(),
+            vault: self.vault.id().clone(),
+            copies: copies
+                .iter()
+                .map(|copy| CopyOutline { id: copy.sink.id().clone(), retire: copy.retire })
+                .collect(),
+            consumers: self
+                .consumers
+                .iter()
+                .map(|bound| ConsumerOutline {
+                    id: bound.consumer.id().to_owned(),
+                    waits_for: bound.waits_for.clone(),
+                })
+                .collect(),
+            verifications: self
+                .verifications
+                .iter()
+                .map(|own| VerificationOutline {
+                    id: own.id().to_owned(),
+                    after_activation: own.after_activation(),
+                })
+                .collect(),
+            recorders: self.recorders.iter().map(|own| own.id().to_owned()).collect(),
+        }
+    }
+
+    /// The steps that a rotation takes.
+    pub fn plan(&self) -> Plan {
+        strategy::in_place::plan(&self.outline())
+    }
+
+    /// Locks for [`Rotation::wholes`], from the copies themselves.
+    pub fn locks(copies: &[Copy]) -> BTreeMap<String, Mutex<()>> {
+        copies.iter().map(|copy| (copy.sink.whole(), Mutex::new(()))).collect()
+    }
+
+    /// The passwords of a run.
+    pub(crate) async fn keys(&self, run: &RunState) -> Result<Arc<Keys>> {
+        self.keyring.keys(&*self.vault, &self.key, run).await
+    }
+
+    /// The copy of this id.
+    pub(crate) fn copy(&self, id: &CopyId) -> Result<&Copy> {
+        self.copies.iter().find(|copy| copy.sink.id() == id).ok_or_else(|| gone(id.as_str()))
+    }
+}
+
+/// A step of an older plan names something that the configuration no longer has.
+pub(crate) fn gone(name: &str) -> Error {
+    Error::new(crate::Kind::Config, format!("go on with {name}"))
+        .because("the run's plan has it, the configuration does not any more")
+        .hint("put it back into the configuration until the run is done")
+}
+
+#[async_trait]
+impl World for Rotation {
+    async fn perform(&self, step: &Step, run: &RunState) -> Result<Outcome> {
+        match &step.action {
+            Action::Check => steps::check::perform(self, run).await,
+            Action::Stage => steps::stage::perform(self, step, run).await,
+            Action::Install => steps::install::perform(self, step, run).await,
+            Action::Prove => steps::prove::perform(self, run).await,
+            Action::Promote => steps::promote::perform(self, run).await,
+            Action::Publish { copy } => steps::publish::perform(self, copy, run).await,
+            Action::Activate { consumer } => steps::activate::perform(self, consumer, run).await,
+            Action::VerifyLogin => steps::verify::login(self, run).await,
+            Action::VerifyCopy { copy } => steps::verify::copy(self, copy, step, run).await,
+            Action::Verify { verification } => steps::verify::other(self, verification, run).await,
+            Action::Retire { copy } => steps::retire::perform(self, copy, run).await,
+            Action::Record { recorder } => steps::record::perform(self, recorder, step, run).await,
+        }
+    }
+
+    async fn discard(&self, run: &RunState) -> Result<()> {
+        self.vault.discard(run.run).await
+    }
+}

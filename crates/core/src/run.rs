@@ -1,0 +1,413 @@
+//! What a run is: the fold of its events.
+//!
+//! [`next_step`] and [`next_phase`] together are the one table of legal transitions. Live
+//! writes and recovery go through the same table, so a journal that was damaged or written
+//! out of order is found when it is read, and never guessed at.
+
+use std::collections::BTreeMap;
+
+use jiff::Timestamp;
+
+use crate::error::{Error, Kind, Result, Retry};
+use crate::ids::{CopyId, RunId, StepId, VersionId};
+use crate::journal::{Event, FORMAT, Outcome, Record, RunOutcome, Start};
+use crate::lease::Generation;
+use crate::plan::{Action, Plan, Step};
+
+/// Where one step stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum StepStatus {
+    /// Not begun.
+    Waiting,
+    /// Begun; its effect may have happened.
+    InFlight,
+    /// Its last try failed.
+    Failed,
+    /// It waits for a person.
+    Parked,
+    /// Done.
+    Done,
+}
+
+/// What an event does to a step.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum StepMove {
+    /// [`Event::StepStarted`].
+    Start,
+    /// [`Event::StepFinished`].
+    Finish,
+    /// [`Event::StepFailed`].
+    Fail,
+    /// [`Event::StepParked`].
+    Park,
+}
+
+/// Where the run as a whole stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Phase {
+    /// Steps are being carried out.
+    Running,
+    /// Nothing more can be done without a person.
+    Parked,
+    /// The pending password is being dropped.
+    Aborting,
+    /// Over.
+    Finished,
+}
+
+/// What an event does to the run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum PhaseMove {
+    /// [`Event::RunResumed`].
+    Resume,
+    /// Any step's event.
+    Step,
+    /// [`Event::RunParked`].
+    Park,
+    /// [`Event::AbortStarted`].
+    Abort,
+    /// [`Event::RunFinished`] with [`RunOutcome::Done`].
+    Complete,
+    /// [`Event::RunFinished`] with another outcome.
+    CallOff,
+}
+
+/// The table of legal transitions of a step.
+pub fn next_step(status: StepStatus, step_move: StepMove) -> Option<StepStatus> {
+    use StepMove::{Fail, Finish, Park, Start};
+    use StepStatus::{Done, Failed, InFlight, Parked, Waiting};
+    match (status, step_move) {
+        // A step in flight starts again when its process died, a parked one when a person asks.
+        (Waiting | InFlight | Failed | Parked, Start) => Some(InFlight),
+        (InFlight, Finish) => Some(Done),
+        (InFlight, Fail) => Some(Failed),
+        (Failed, Park) => Some(Parked),
+        _ => None,
+    }
+}
+
+/// The table of legal transitions of a run.
+pub fn next_phase(phase: Phase, phase_move: PhaseMove) -> Option<Phase> {
+    use Phase::{Aborting, Finished, Parked, Running};
+    use PhaseMove::{Abort, CallOff, Complete, Park, Resume, Step};
+    match (phase, phase_move) {
+        (Running | Parked, Resume) => Some(Running),
+        (Running, Step) => Some(Running),
+        (Running, Park) => Some(Parked),
+        (Running | Parked, Abort) => Some(Aborting),
+        // A crash while the pending password is dropped: dropping it goes on.
+        (Aborting, Resume) => Some(Aborting),
+        (Running, Complete) | (Aborting, CallOff) => Some(Finished),
+        _ => None,
+    }
+}
+
+/// One step's story so far.
+#[derive(Clone, Debug)]
+pub struct StepState {
+    /// Where it stands.
+    pub status: StepStatus,
+    /// How often it was tried.
+    pub attempts: u32,
+    /// How often it was tried since a person last asked for it.
+    pub recent_attempts: u32,
+    /// Whether a try may have had its effect without our knowing.
+    pub may_have_happened: bool,
+    /// Why the last try failed.
+    pub error: Option<Error>,
+    /// What came of it.
+    pub outcome: Option<Outcome>,
+    /// When it was first begun.
+    pub started_at: Option<Timestamp>,
+    /// When it was done.
+    pub finished_at: Option<Timestamp>,
+}
+
+impl StepState {
+    fn new() -> Self {
+        Self {
+            status: StepStatus::Waiting,
+            attempts: 0,
+            recent_attempts: 0,
+            may_have_happened: false,
+            error: None,
+            outcome: None,
+            started_at: None,
+            finished_at: None,
+        }
+    }
+}
+
+/// A run, as its journal tells it.
+#[derive(Clone, Debug)]
+pub struct RunState {
+    /// Which.
+    pub run: RunId,
+    /// How it began.
+    pub start: Start,
+    /// When it began.
+    pub started_at: Timestamp,
+    /// Where it stands.
+    pub phase: Phase,
+    /// How it ended.
+    pub outcome: Option<RunOutcome>,
+    /// Whether a person called it off, rather than a step having failed.
+    pub abort_asked: bool,
+    /// When it last moved.
+    pub moved_at: Timestamp,
+    /// The lease under which it was last written.
+    pub generation: Generation,
+    /// The number of the next entry.
+    pub next_seq: u64,
+    steps: BTreeMap<StepId, StepState>,
+}
+
+impl RunState {
+    /// Reads a run from its journal.
+    ///
+    /// # Errors
+    /// [`Kind::Corrupt`] names the first entry that can't follow what stands before it, and
+    /// [`Kind::BadState`] a journal of a newer program.
+    pub fn fold(run: RunId, records: &[Record]) -> Result<Self> {
+        let (first, rest) = records.split_first().ok_or_else(|| {
+            Error::new(Kind::NotFound, format!("find the run {run}"))
+                .because("the journal has no such run")
+                .hint("list the runs: pgrotate history")
+        })?;
+        let mut state = Self::begin(run, first)?;
+        rest.iter().try_for_each(|record| state.apply(record))?;
+        Ok(state)
+    }
+
+    /// A run that has just begun.
+    ///
+    /// # Errors
+    /// [`Kind::Corrupt`] if the first entry is no beginning, or its plan is broken.
+    pub fn begin(run: RunId, first: &Record) -> Result<Self> {
+        check_format(run, first)?;
+        let (0, Event::RunStarted(start)) = (first.seq, &first.event) else {
+            return Err(corrupt(run, first, "a run begins with run_started"));
+        };
+        if let Some(defect) = start.plan.defect() {
+            return Err(corrupt(run, first, &format!("its plan is broken: {defect}")));
+        }
+        Ok(Self {
+            run,
+            started_at: first.at,
+            phase: Phase::Running,
+            outcome: None,
+            abort_asked: false,
+            moved_at: first.at,
+            generation: start.generation,
+            next_seq: 1,
+            steps: start.plan.steps.iter().map(|step| (step.id.clone(), StepState::new())).collect(),
+            start: (**start).clone(),
+        })
+    }
+
+    /// Takes in the next entry.
+    ///
+    /// # Errors
+    /// [`Kind::Corrupt`] if it can't follow what stands before it; the state is then unchanged.
+    pub fn apply(&mut self, record: &Record) -> Result<()> {
+        check_format(self.run, record)?;
+        if record.seq != self.next_seq {
+            return Err(corrupt(self.run, record, &format!("the next entry has number {}", self.next_seq)));
+        }
+        let phase = next_phase(self.phase, phase_move(&record.event)).ok_or_else(|| {
+            corrupt(self.run, record, &format!("it can't happen to a run that is {:?}", self.phase))
+        })?;
+        match &record.event {
+            Event::RunStarted(_) => return Err(corrupt(self.run, record, "a run begins once")),
+            Event::RunResumed { generation } => self.resumed(*generation, record)?,
+            Event::StepStarted { step, attempt } => self.started(step, *attempt, record)?,
+            Event::StepFinished { step, outcome } => {
+                let state = self.moved(step, StepMove::Finish, record)?;
+                state.outcome = Some(outcome.clone());
+                state.finished_at = Some(record.at);
+                state.error = None;
+            }
+            Event::StepFailed { step, error } => {
+                let state = self.moved(step, StepMove::Fail, record)?;
+                state.may_have_happened |= error.retry() == Retry::Unknown;
+                state.error = Some(error.clone());
+            }
+            Event::StepParked { step } => drop(self.moved(step, StepMove::Park, record)?),
+            Event::RunParked => {}
+            Event::AbortStarted { asked } => {
+                if self.past_point_of_no_return() {
+                    return Err(corrupt(self.run, record, "it is past its point of no return"));
+                }
+                self.abort_asked = *asked;
+            }
+            Event::RunFinished { outcome } => {
+                if *outcome == RunOutcome::Done && !self.all_done() {
+                    return Err(corrupt(self.run, record, "not all of its steps are done"));
+                }
+                self.outcome = Some(*outcome);
+            }
+        }
+        self.phase = phase;
+        self.moved_at = record.at;
+        self.next_seq += 1;
+        Ok(())
+    }
+
+    fn resumed(&mut self, generation: Generation, record: &Record) -> Result<()> {
+        if generation <= self.generation {
+            return Err(corrupt(self.run, record, "its lease is not newer than the one before"));
+        }
+        self.generation = generation;
+        for state in self.steps.values_mut() {
+            state.recent_attempts = 0;
+        }
+        Ok(())
+    }
+
+    fn started(&mut self, step: &StepId, attempt: u32, record: &Record) -> Result<()> {
+        let waits = self.plan().step(step).map(|step| step.after.clone()).unwrap_or_default();
+        if let Some(open) = waits.iter().find(|id| self.status(id) != StepStatus::Done) {
+            return Err(corrupt(self.run, record, &format!("{step} waits for {open}, which is not done")));
+        }
+        let next = self.steps.get(step).map_or(1, |state| state.attempts + 1);
+        if attempt != next {
+            return Err(corrupt(self.run, record, &format!("the next try of {step} is number {next}")));
+        }
+        let state = self.moved(step, StepMove::Start, record)?;
+        state.attempts = attempt;
+        state.recent_attempts += 1;
+        state.started_at.get_or_insert(record.at);
+        Ok(())
+    }
+
+    fn moved(&mut self, step: &StepId, step_move: StepMove, record: &Record) -> Result<&mut StepState> {
+        let run = self.run;
+        let state = self
+            .steps
+            .get_mut(step)
+            .ok_or_else(|| corrupt(run, record, &format!("the plan has no step {step}")))?;
+        let next = next_step(state.status, step_move).ok_or_else(|| {
+            corrupt(
+                run,
+                record,
+                &format!("{step_move:?} can't happen to {step}, which is {:?}", state.status),
+            )
+        })?;
+        // A step that starts again without having failed was in the hands of a process that died.
+        state.may_have_happened |= state.status == StepStatus::InFlight && step_move == StepMove::Start;
+        state.status = next;
+        Ok(state)
+    }
+
+    /// What the run does.
+    pub fn plan(&self) -> &Plan {
+        &self.start.plan
+    }
+
+    /// One step's story.
+    ///
+    /// # Panics
+    /// If the plan has no such step.
+    pub fn step(&self, id: &StepId) -> &StepState {
+        self.steps.get(id).expect("steps are looked up by the plan's own ids")
+    }
+
+    /// Where a step stands.
+    pub fn status(&self, id: &StepId) -> StepStatus {
+        self.steps.get(id).map_or(StepStatus::Waiting, |state| state.status)
+    }
+
+    /// The steps in the plan's order, each with its story.
+    pub fn steps(&self) -> impl Iterator<Item = (&Step, &StepState)> {
+        self.plan().steps.iter().map(|step| (step, self.step(&step.id)))
+    }
+
+    /// What came of the first step of this kind, if it is done.
+    pub fn outcome_of(&self, kind: &str) -> Option<&Outcome> {
+        self.steps()
+            .find(|(step, _)| step.action.kind() == kind)
+            .and_then(|(_, state)| state.outcome.as_ref())
+    }
+
+    /// Whether every step is done.
+    pub fn all_done(&self) -> bool {
+        self.steps.values().all(|state| state.status == StepStatus::Done)
+    }
+
+    /// Whether the server may have the new password: from the first try of `install` that was
+    /// not answered with a clear no. Until a try that is in flight is answered, it counts.
+    pub fn past_point_of_no_return(&self) -> bool {
+        self.steps().filter(|(step, _)| step.action == Action::Install).any(|(_, state)| {
+            state.may_have_happened || matches!(state.status, StepStatus::InFlight | StepStatus::Done)
+        })
+    }
+
+    /// Whether the vault of record may hold a pending password of this run.
+    pub fn may_have_staged(&self) -> bool {
+        self.plan().of_kind("stage").any(|step| self.step(&step.id).attempts > 0)
+    }
+
+    /// The versions that this run has written, by copy.
+    pub fn versions(&self) -> BTreeMap<CopyId, VersionId> {
+        self.steps()
+            .filter_map(|(step, state)| match &step.action {
+                Action::Publish { copy } => Some((copy.clone(), state.outcome.as_ref()?.version.clone()?)),
+                _ => None,
+            })
+            .collect()
+    }
+
+    /// When the last consumer had taken up the new copies; the end of the last publication if
+    /// there is none.
+    pub fn in_use_since(&self) -> Option<Timestamp> {
+        let last = |kind: &'static str| {
+            self.plan().of_kind(kind).filter_map(|step| self.step(&step.id).finished_at).max()
+        };
+        last("activate").or_else(|| last("publish")).or_else(|| last("promote"))
+    }
+
+    /// The longest time for which the applications can have been unable to log in: from the
+    /// start of `install` to the first proof that one of them can, in milliseconds.
+    pub fn window_ms(&self) -> Option<u64> {
+        let begin = self.step(&StepId::from("install")).started_at?;
+        let proven = self.steps().filter_map(|(step, state)| match step.action {
+            Action::Verify { .. } => {
+                let outcome = state.outcome.as_ref()?;
+                outcome.effect_at
+            }
+            _ => None,
+        });
+        let end = proven.max().or_else(|| self.in_use_since())?;
+        u64::try_from(end.duration_since(begin).as_millis()).ok()
+    }
+}
+
+fn phase_move(event: &Event) -> PhaseMove {
+    match event {
+        Event::RunResumed { .. } => PhaseMove::Resume,
+        Event::RunParked => PhaseMove::Park,
+        Event::AbortStarted { .. } => PhaseMove::Abort,
+        Event::RunFinished { outcome: RunOutcome::Done } => PhaseMove::Complete,
+        Event::RunFinished { .. } => PhaseMove::CallOff,
+        Event::RunStarted(_)
+        | Event::StepStarted { .. }
+        | Event::StepFinished { .. }
+        | Event::StepFailed { .. }
+        | Event::StepParked { .. } => PhaseMove::Step,
+    }
+}
+
+fn check_format(run: RunId, record: &Record) -> Result<()> {
+    if record.format <= FORMAT {
+        return Ok(());
+    }
+    Err(Error::new(Kind::BadState, format!("read the journal of the run {run}"))
+        .because(format!("a newer pgrotate wrote it (format {}, this one reads {FORMAT})", record.format))
+        .hint("use that version to go on with the run"))
+}
+
+fn corrupt(run: RunId, record: &Record, why: &str) -> Error {
+    Error::new(Kind::Corrupt, format!("read the journal of the run {run}"))
+        .because(format!("entry {} does not fit: {why}", record.seq))
+        .hint("the journal is damaged; don't edit it; `pgrotate status ENV` shows which password works")
+}

@@ -1,0 +1,146 @@
+//! Values that must not be seen, and the marks by which equal ones are recognised.
+
+use std::fmt;
+
+use hmac::{Hmac, Mac};
+use secrecy::{ExposeSecret, SecretString};
+use serde::{Deserialize, Serialize};
+use sha2::Sha256;
+use subtle::ConstantTimeEq;
+use zeroize::Zeroizing;
+
+/// A password, or a text that holds one. Wiped when dropped.
+///
+/// It has no `Display` and no `Serialize`, and its `Debug` shows nothing, so the ways in which
+/// a value usually escapes don't compile:
+///
+/// ```compile_fail,E0277
+/// // A step's outcome is written to the journal, so everything in it must be `Serialize`.
+/// #[derive(serde::Serialize)]
+/// struct Outcome { password: pgrotate_core::Secret }
+/// ```
+/// ```compile_fail,E0308
+/// // The outcome that steps return has no place for one either.
+/// let secret = pgrotate_core::Secret::new("hunter2");
+/// let outcome = pgrotate_core::journal::Outcome { fingerprint: Some(secret), ..Default::default() };
+/// ```
+/// ```compile_fail,E0277
+/// // Neither has an error or a log line.
+/// let secret = pgrotate_core::Secret::new("hunter2");
+/// let text = format!("the password is {secret}");
+/// ```
+#[derive(Clone)]
+pub struct Secret(SecretString);
+
+impl Secret {
+    /// Takes a value into custody. The caller's own copy, if it kept one, is not wiped.
+    pub fn new(value: impl Into<String>) -> Self {
+        Self(SecretString::from(value.into()))
+    }
+
+    /// Lends the value to the one line that has to send or compare it.
+    pub fn expose(&self) -> &str {
+        self.0.expose_secret()
+    }
+
+    /// Length in bytes; a length is not a secret here, the configuration states it.
+    pub fn len(&self) -> usize {
+        self.expose().len()
+    }
+
+    /// Whether the value is the empty text.
+    pub fn is_empty(&self) -> bool {
+        self.expose().is_empty()
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Secret(hidden)")
+    }
+}
+
+/// Compares in constant time, so that a comparison with something an outsider sent tells
+/// nothing by how long it took.
+impl PartialEq for Secret {
+    fn eq(&self, other: &Self) -> bool {
+        self.expose().as_bytes().ct_eq(other.expose().as_bytes()).into()
+    }
+}
+
+impl Eq for Secret {}
+
+/// The key that turns secrets into [`Fingerprint`]s. It lives in the state folder; without it
+/// a fingerprint says nothing, not even to somebody who can guess passwords.
+#[derive(Clone)]
+pub struct FingerprintKey(Zeroizing<[u8; 32]>);
+
+impl FingerprintKey {
+    /// Makes a key of 32 bytes from the operating system's randomness.
+    pub fn new(bytes: [u8; 32]) -> Self {
+        Self(Zeroizing::new(bytes))
+    }
+
+    /// Marks a password: equal passwords have equal marks.
+    pub fn fingerprint(&self, secret: &Secret) -> Fingerprint {
+        let mut mac = Hmac::<Sha256>::new_from_slice(&*self.0).expect("HMAC takes keys of every length");
+        mac.update(b"pgrotate fingerprint 1\0");
+        mac.update(secret.expose().as_bytes());
+        let digest = mac.finalize().into_bytes();
+        Fingerprint(hex(&digest[..6]))
+    }
+}
+
+impl fmt::Debug for FingerprintKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("FingerprintKey(hidden)")
+    }
+}
+
+/// A keyed mark of a password: 48 bits in hexadecimal. Enough to tell a handful of versions
+/// apart, too little to help a guess along.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Fingerprint(String);
+
+impl fmt::Display for Fingerprint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// Bytes as lower-case hexadecimal.
+pub fn hex(bytes: &[u8]) -> String {
+    use fmt::Write as _;
+    bytes.iter().fold(String::with_capacity(bytes.len() * 2), |mut text, byte| {
+        write!(text, "{byte:02x}").expect("writing to a String can't fail");
+        text
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn equal_passwords_have_equal_fingerprints_and_others_do_not() {
+        let key = FingerprintKey::new([7; 32]);
+        let (a, b) = (Secret::new("correct horse"), Secret::new("correct horsf"));
+        assert_eq!(key.fingerprint(&a), key.fingerprint(&a.clone()));
+        assert_ne!(key.fingerprint(&a), key.fingerprint(&b));
+        assert_ne!(key.fingerprint(&a), FingerprintKey::new([8; 32]).fingerprint(&a));
+    }
+
+    #[test]
+    fn debug_shows_neither_value_nor_length() {
+        let secret = Secret::new("hunter2");
+        assert_eq!(format!("{secret:?}"), "Secret(hidden)");
+        assert_eq!(format!("{:?}", FingerprintKey::new([7; 32])), "FingerprintKey(hidden)");
+    }
+
+    #[test]
+    fn comparison_is_by_value() {
+        assert_eq!(Secret::new("a"), Secret::new("a"));
+        assert_ne!(Secret::new("a"), Secret::new("ab"));
+    }
+}

@@ -1,0 +1,13 @@
+//! Makes one consumer take up its copies.
+
+use crate::error::Result;
+use crate::journal::Outcome;
+use crate::provider::Activation;
+use crate::rotation::{Rotation, gone};
+use crate::run::RunState;
+
+/// Tells a consumer: refresh, restart.
+pub(crate) async fn perform(rotation: &Rotation, id: &str, run: &RunState) -> Result<Outcome> {
+    let bound = rotation.consumers.iter().find(|bound| bound.consumer.id() == id).ok_or_else(|| gone(id))?;
+    bound.consumer.activate(&Activation { run: run.run, versions: &run.versions() }).await
+}

@@ -1,0 +1,77 @@
+//! Proves that the new password is in use everywhere and that the old one is dead.
+
+use crate::error::{Error, Kind, Result};
+use crate::ids::CopyId;
+use crate::journal::Outcome;
+use crate::plan::Step;
+use crate::provider::{Content, Evidence, Login};
+use crate::rotation::{Rotation, gone};
+use crate::run::RunState;
+use crate::value::Reading;
+
+/// Logs in with the new password on a fresh connection, and sees the old one refused.
+pub(crate) async fn login(rotation: &Rotation, run: &RunState) -> Result<Outcome> {
+    let keys = rotation.keys(run).await?;
+    let refuse =
+        |why: &str| Error::new(Kind::Refused, format!("prove the login as {}", rotation.target)).because(why);
+    if rotation.verifier.login(&keys.next).await? == Login::Refused {
+        return Err(
+            refuse("the server refuses the new password").hint("somebody may have changed it after this run")
+        );
+    }
+    let Some(previous) = &keys.previous else {
+        return Ok(Outcome::unseen(
+            "the new password logs in; the old one is no longer known, so nobody can say whether it is refused",
+        ));
+    };
+    match rotation.verifier.login(previous).await? {
+        Login::Refused => Ok(Outcome::confirmed().note("the new password logs in, the old one is refused")),
+        Login::Accepted if *previous == keys.next => Err(refuse("old and new password are the same")),
+        Login::Accepted => Err(refuse("the server still accepts the old password")
+            .hint("does the server have a second way in, a proxy or a `trust` line, for this role?")),
+    }
+}
+
+/// Reads a copy back. One that was found different is published once more on the next try: the
+/// sink writes nothing if a stale read was all there was to it.
+pub(crate) async fn copy(rotation: &Rotation, id: &CopyId, step: &Step, run: &RunState) -> Result<Outcome> {
+    let copy = rotation.copy(id)?;
+    if !copy.sink.capabilities().read_back {
+        return Ok(Outcome::unseen("this store never gives a value back"));
+    }
+    let found_different = |error: &Error| error.kind() == Kind::Conflict;
+    if run.step(&step.id).error.as_ref().is_some_and(found_different) {
+        super::publish::perform(rotation, id, run).await?;
+    }
+    let keys = rotation.keys(run).await?;
+    let seen = copy.sink.inspect().await?;
+    let refuse = |why: String| {
+        Error::new(Kind::Conflict, format!("read {id} back"))
+            .because(why)
+            .hint("somebody else may be writing it; find out who, then `pgrotate resume` publishes it again")
+            .later(None)
+    };
+    match seen.content {
+        Content::Value(value) => match copy.template.read(&value) {
+            (Reading::Password(password), _) if password == keys.next => {
+                Ok(Outcome::confirmed().version(seen.version))
+            }
+            (Reading::Password(_), _) => {
+                Err(refuse("it holds another password than the one that was published".into()))
+            }
+            (Reading::Foreign(why), _) => Err(refuse(why)),
+        },
+        Content::Reference(to) => Ok(Outcome::confirmed().note(format!("it points at {to}"))),
+        Content::Unseen => Ok(Outcome::unseen("its value can't be read from here")),
+        Content::Absent => Err(refuse("it is gone".into())),
+    }
+}
+
+/// Lets one verification speak.
+pub(crate) async fn other(rotation: &Rotation, id: &str, run: &RunState) -> Result<Outcome> {
+    let own = rotation.verifications.iter().find(|own| own.id() == id).ok_or_else(|| gone(id))?;
+    let keys = rotation.keys(run).await?;
+    let url = rotation.url.render(&rotation.target, &keys.next);
+    let since = run.in_use_since().unwrap_or(run.started_at);
+    own.verify(&Evidence { run: run.run, password: &keys.next, url: &url, since }).await
+}

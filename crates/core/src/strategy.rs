@@ -1,0 +1,3 @@
+//! Strategies: pure functions from an outline to a plan.
+
+pub mod in_place;

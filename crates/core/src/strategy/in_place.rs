@@ -1,0 +1,184 @@
+//! One role, whose password changes. What the runbook does by hand.
+//!
+//! The point of no return is `install`. Between it and the consumers' activation no new
+//! connection succeeds, so nothing stands on that way that could stand elsewhere.
+
+use crate::ids::StepId;
+use crate::plan::{Action, FORMAT, Outline, Plan, Step, StrategyName};
+
+/// Plans the rotation of one role in place.
+pub fn plan(outline: &Outline) -> Plan {
+    let mut steps = Steps::default();
+    let check = steps.add(Action::Check, &[]);
+    // Stage before install: a crash between them leaves a pending version and a role that
+    // still works.
+    let stage = steps.add(Action::Stage, &[check]);
+    let install = steps.add(Action::Install, &[stage]);
+    let prove = steps.add(Action::Prove, &[install]);
+    let promote = steps.add(Action::Promote, &[prove]);
+
+    let published: Vec<StepId> = outline
+        .copies
+        .iter()
+        .map(|copy| steps.add(Action::Publish { copy: copy.id.clone() }, std::slice::from_ref(&promote)))
+        .collect();
+    let activated: Vec<StepId> = outline
+        .consumers
+        .iter()
+        .map(|consumer| {
+            let own = |copy: &crate::plan::CopyOutline| {
+                consumer.waits_for.is_empty() || consumer.waits_for.contains(&copy.id)
+            };
+            let after: Vec<StepId> = std::iter::zip(&outline.copies, &published)
+                .filter(|(copy, _)| own(copy))
+                .map(|(_, step)| step.clone())
+                .collect();
+            let after = if after.is_empty() { vec![promote.clone()] } else { after };
+            steps.add(Action::Activate { consumer: consumer.id.clone() }, &after)
+        })
+        .collect();
+
+    let verified = verify(outline, &mut steps, &promote, &published, &activated);
+    let retired: Vec<StepId> = outline
+        .copies
+        .iter()
+        .filter(|copy| copy.retire)
+        .map(|copy| steps.add(Action::Retire { copy: copy.id.clone() }, &verified))
+        .collect();
+    let settled = if retired.is_empty() { verified } else { retired };
+    for recorder in &outline.recorders {
+        steps.add(Action::Record { recorder: recorder.clone() }, &settled);
+    }
+
+    Plan {
+        format: FORMAT,
+        environment: outline.environment.clone(),
+        strategy: StrategyName::InPlace,
+        target: outline.target.clone(),
+        authority: outline.authority.clone(),
+        vault: outline.vault.clone(),
+        steps: steps.0,
+    }
+}
+
+/// The proofs: each as soon as what it looks at is in place.
+fn verify(
+    outline: &Outline,
+    steps: &mut Steps,
+    promote: &StepId,
+    published: &[StepId],
+    activated: &[StepId],
+) -> Vec<StepId> {
+    // A sink that can't be reached parks its own proof and nobody else's, so what looks at
+    // consumers waits for consumers alone.
+    let in_use = match (activated, published) {
+        ([], []) => std::slice::from_ref(promote),
+        ([], published) => published,
+        (activated, _) => activated,
+    };
+    let mut verified: Vec<StepId> = std::iter::zip(&outline.copies, published)
+        .map(|(copy, step)| {
+            steps.add(Action::VerifyCopy { copy: copy.id.clone() }, std::slice::from_ref(step))
+        })
+        .collect();
+    for verification in &outline.verifications {
+        let after = if verification.after_activation { in_use } else { std::slice::from_ref(promote) };
+        verified.push(steps.add(Action::Verify { verification: verification.id.clone() }, after));
+    }
+    verified.push(steps.add(Action::VerifyLogin, in_use));
+    verified
+}
+
+#[derive(Default)]
+struct Steps(Vec<Step>);
+
+impl Steps {
+    fn add(&mut self, action: Action, after: &[StepId]) -> StepId {
+        let step = Step::new(action, after.to_vec());
+        let id = step.id.clone();
+        self.0.push(step);
+        id
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ids::{CopyId, Environment};
+    use crate::plan::{ConsumerOutline, CopyOutline, VerificationOutline};
+
+    fn outline() -> Outline {
+        let copy = |id: &str, retire| CopyOutline { id: CopyId::from(id), retire };
+        Outline {
+            environment: Environment::from("dev"),
+            target: "admin@db:5432/app".into(),
+            authority: "azure_postgres_flexible:pgflex-dev".into(),
+            vault: CopyId::from("onepassword:Admin"),
+            copies: vec![
+                copy("azure_key_vault:url", true),
+                copy("azure_app_service:URL", false),
+                copy("github_actions:URL", false),
+            ],
+            consumers: vec![ConsumerOutline {
+                id: "azure_app_service:api".into(),
+                waits_for: vec![CopyId::from("azure_app_service:URL")],
+            }],
+            verifications: vec![
+                VerificationOutline { id: "alembic".into(), after_activation: false },
+                VerificationOutline { id: "healthz".into(), after_activation: true },
+            ],
+            recorders: vec!["changelog".into()],
+        }
+    }
+
+    #[test]
+    fn the_plan_reads_like_the_contract() {
+        let plan = plan(&outline());
+        assert_eq!(plan.defect(), None);
+        let text: Vec<String> = plan
+            .steps
+            .iter()
+            .map(|step| {
+                let after: Vec<&str> = step.after.iter().map(StepId::as_str).collect();
+                format!("{} <- {}", step.id, after.join(" "))
+            })
+            .collect();
+        insta::assert_snapshot!(text.join("\n"), @r"
+        check <- 
+        stage <- check
+        install <- stage
+        prove <- install
+        promote <- prove
+        publish/azure_key_vault:url <- promote
+        publish/azure_app_service:URL <- promote
+        publish/github_actions:URL <- promote
+        activate/azure_app_service:api <- publish/azure_app_service:URL
+        verify/azure_key_vault:url <- publish/azure_key_vault:url
+        verify/azure_app_service:URL <- publish/azure_app_service:URL
+        verify/github_actions:URL <- publish/github_actions:URL
+        verify/alembic <- promote
+        verify/healthz <- activate/azure_app_service:api
+        verify/login <- activate/azure_app_service:api
+        retire/azure_key_vault:url <- verify/azure_key_vault:url verify/azure_app_service:URL verify/github_actions:URL verify/alembic verify/healthz verify/login
+        record/changelog <- retire/azure_key_vault:url
+        ");
+    }
+
+    #[test]
+    fn the_hash_covers_every_step() {
+        let first = plan(&outline());
+        let mut changed = outline();
+        changed.copies[2].id = CopyId::from("github_actions:OTHER");
+        assert_eq!(first.hash(), plan(&outline()).hash());
+        assert_ne!(first.hash(), plan(&changed).hash());
+    }
+
+    #[test]
+    fn nothing_to_publish_is_a_plan_too() {
+        let mut bare = outline();
+        (bare.copies, bare.consumers) = (vec![], vec![]);
+        let plan = plan(&bare);
+        assert_eq!(plan.defect(), None);
+        assert_eq!(plan.step(&"verify/login".into()).unwrap().after, ["promote".into()]);
+    }
+}

@@ -1,0 +1,241 @@
+//! The HTTP client that all providers share: rustls with the system's trust store and the
+//! configured CA, no redirects, time limits, and errors that never repeat a URL or a body.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use pgrotate_core::{Error, Kind, Result, Retry};
+use reqwest::dns::{Addrs, Name, Resolve, Resolving};
+use reqwest::{Client, Response, StatusCode, Url, redirect};
+
+/// Time for a connection to be made.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+/// Time for a whole request. What takes longer is polled.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// The program's name and version, as every request carries it.
+pub const USER_AGENT: &str = concat!("pgrotate/", env!("CARGO_PKG_VERSION"));
+
+/// TLS with the system's roots and, beside them, the certificates of a PEM file.
+///
+/// # Errors
+/// When the PEM text has no certificate that can be read.
+pub fn tls_config(extra_ca: Option<&[u8]>) -> Result<rustls::ClientConfig> {
+    use rustls::pki_types::{CertificateDer, pem::PemObject};
+    let mut roots = rustls::RootCertStore::empty();
+    // A machine without a trust store can still talk to what the configured CA vouches for.
+    roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+    if let Some(pem) = extra_ca {
+        let refuse =
+            || Error::new(Kind::Config, "read the CA file").because("it has no certificate in PEM form");
+        let certificates: Vec<_> = CertificateDer::pem_slice_iter(pem)
+            .collect::<std::result::Result<_, _>>()
+            .map_err(|_| refuse())?;
+        if roots.add_parsable_certificates(certificates).0 == 0 {
+            return Err(refuse());
+        }
+    }
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let builder = rustls::ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .expect("ring offers TLS 1.2 and 1.3");
+    Ok(builder.with_root_certificates(roots).with_no_client_auth())
+}
+
+/// Builds the shared client.
+///
+/// # Errors
+/// When the CA can't be used.
+pub fn client(extra_ca: Option<&[u8]>) -> Result<Client> {
+    Client::builder()
+        .tls_backend_preconfigured(tls_config(extra_ca)?)
+        .redirect(redirect::Policy::none())
+        .user_agent(USER_AGENT)
+        .connect_timeout(CONNECT_TIMEOUT)
+        .timeout(REQUEST_TIMEOUT)
+        .dns_resolver(Arc::new(Resolver))
+        .build()
+        .map_err(|_| Error::internal("the HTTP client could not be built"))
+}
+
+/// Resolves names under `.localhost` to loopback, as RFC 6761 wants it and not every system
+/// does, and all others as the system does.
+struct Resolver;
+
+impl Resolve for Resolver {
+    fn resolve(&self, name: Name) -> Resolving {
+        let host = name.as_str().trim_end_matches('.').to_owned();
+        Box::pin(async move {
+            let addresses: Vec<SocketAddr> = if host == "localhost" || host.ends_with(".localhost") {
+                vec![SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 0)]
+            } else {
+                tokio::net::lookup_host((host.as_str(), 0)).await?.collect()
+            };
+            Ok(Box::new(addresses.into_iter()) as Addrs)
+        })
+    }
+}
+
+/// Reads an endpoint, and refuses plain HTTP except to loopback: a password would travel
+/// readable.
+///
+/// # Errors
+/// When it is no URL, carries user-info, or is plain HTTP to another machine.
+pub fn endpoint(text: &str) -> Result<Url> {
+    let refuse = |why: &str| Error::new(Kind::Config, "use a configured endpoint").because(why.to_owned());
+    let url = Url::parse(text).map_err(|_| refuse("it is no URL"))?;
+    let loopback = match url.host() {
+        Some(url::Host::Domain(name)) => name == "localhost" || name.ends_with(".localhost"),
+        Some(url::Host::Ipv4(address)) => address.is_loopback(),
+        Some(url::Host::Ipv6(address)) => address.is_loopback(),
+        None => false,
+    };
+    match url.scheme() {
+        _ if !url.username().is_empty() || url.password().is_some() => {
+            Err(refuse("credentials don't belong in it"))
+        }
+        "https" => Ok(url),
+        "http" if loopback => Ok(url),
+        "http" => Err(refuse("plain http is possible only to this machine itself").hint("write https://")),
+        _ => Err(refuse("it is neither https nor http")),
+    }
+}
+
+/// Whether a request that got no answer may have had its effect.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Effect {
+    /// It only reads: it may be repeated at will.
+    Reads,
+    /// It changes something.
+    Writes,
+}
+
+/// Turns a failure to get an answer into words, without the URL that reqwest would repeat.
+pub fn unanswered(error: &reqwest::Error, effect: Effect, operation: impl Into<String>) -> Error {
+    let host = error.url().and_then(Url::host_str).unwrap_or("the server").to_owned();
+    let (kind, cause) = if error.is_connect() {
+        let text = chain(error);
+        if text.contains("certificate") || text.contains("invalid peer") {
+            (Kind::Unreachable, format!("{host}: its certificate is not trusted"))
+        } else if text.contains("dns error") || text.contains("lookup address") {
+            (Kind::Unreachable, format!("{host}: no such host name"))
+        } else {
+            (Kind::Unreachable, format!("{host}: no connection"))
+        }
+    } else if error.is_timeout() {
+        (Kind::TimedOut, format!("{host}: no answer in time"))
+    } else {
+        (Kind::Unreachable, format!("{host}: the connection broke before the answer was complete"))
+    };
+    let untrusted = cause.contains("not trusted");
+    let error_out = Error::new(kind, operation).because(cause);
+    match effect {
+        _ if untrusted => error_out.hint("name the CA's file in the configuration: ca_file = \"…\""),
+        // Nothing was sent on a connection that was never made.
+        _ if error.is_connect() => error_out.later(None),
+        Effect::Reads => error_out.later(None),
+        Effect::Writes => error_out.unknown(),
+    }
+}
+
+/// The words of an error and its causes. Only searched, never shown.
+fn chain(error: &reqwest::Error) -> String {
+    let mut text = String::new();
+    let mut next: Option<&dyn std::error::Error> = Some(error);
+    while let Some(error) = next {
+        text.push_str(&error.to_string());
+        next = error.source();
+    }
+    text
+}
+
+/// The kind that a status means where the vendor says nothing better.
+pub fn kind_of(status: StatusCode) -> Kind {
+    match status.as_u16() {
+        401 => Kind::Unauthenticated,
+        403 => Kind::Forbidden,
+        404 | 410 => Kind::NotFound,
+        409 | 412 => Kind::Conflict,
+        408 => Kind::TimedOut,
+        429 => Kind::Throttled,
+        500.. => Kind::ServerFault,
+        _ => Kind::Rejected,
+    }
+}
+
+/// Whether to try again after a status, where the vendor says nothing better. A failure inside
+/// the other side may come after the effect.
+pub fn retry_of(status: StatusCode, effect: Effect, after: Option<Duration>) -> Retry {
+    let after_ms = after.map(|wait| u64::try_from(wait.as_millis()).unwrap_or(u64::MAX));
+    match (status.as_u16(), effect) {
+        (429, _) => Retry::Later { after_ms },
+        (503, _) if after.is_some() => Retry::Later { after_ms },
+        (408 | 500.., Effect::Reads) => Retry::Later { after_ms },
+        (408 | 500.., Effect::Writes) => Retry::Unknown,
+        _ => Retry::Never,
+    }
+}
+
+/// How long an answer asks to wait: `Retry-After` in seconds, or the milliseconds headers of
+/// Microsoft's services.
+pub fn retry_after(response: &Response) -> Option<Duration> {
+    let header = |name: &str| response.headers().get(name)?.to_str().ok()?.trim().parse::<u64>().ok();
+    header("retry-after-ms")
+        .or_else(|| header("x-ms-retry-after-ms"))
+        .map(Duration::from_millis)
+        .or_else(|| header("retry-after").map(Duration::from_secs))
+}
+
+/// Applies a retry answer to an error.
+pub fn with_retry(error: Error, retry: Retry) -> Error {
+    match retry {
+        Retry::Never => error,
+        Retry::Later { after_ms } => error.later(after_ms.map(Duration::from_millis)),
+        Retry::Unknown => error.unknown(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn plain_http_is_for_loopback() {
+        for good in [
+            "https://api.github.com",
+            "http://localhost:8080",
+            "http://127.0.0.1:1",
+            "http://[::1]:1",
+            "http://a.localhost",
+        ] {
+            assert!(endpoint(good).is_ok(), "{good}");
+        }
+        for bad in [
+            "http://example.com",
+            "ftp://localhost",
+            "localhost:8080",
+            "https://user:pw@example.com",
+            "http://localhost.example.com",
+        ] {
+            assert!(endpoint(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[tokio::test]
+    async fn an_unanswered_request_never_shows_its_url() {
+        let client = client(None).unwrap();
+        let error = client.get("http://127.0.0.1:1/hook?sig=hunter2").send().await.unwrap_err();
+        let shown = unanswered(&error, Effect::Writes, "post");
+        assert!(!format!("{shown} {shown:?}").contains("hunter2"));
+        assert_eq!(shown.retry(), Retry::Later { after_ms: None }, "nothing was sent, so nothing happened");
+    }
+
+    #[test]
+    fn a_fault_inside_the_other_side_may_come_after_the_effect() {
+        assert_eq!(retry_of(StatusCode::INTERNAL_SERVER_ERROR, Effect::Writes, None), Retry::Unknown);
+        assert_eq!(retry_of(StatusCode::FORBIDDEN, Effect::Writes, None), Retry::Never);
+        let told = retry_of(StatusCode::TOO_MANY_REQUESTS, Effect::Writes, Some(Duration::from_secs(2)));
+        assert_eq!(told, Retry::Later { after_ms: Some(2000) });
+    }
+}

@@ -1,0 +1,142 @@
+//! What the providers of one environment share: connections, credentials, settings of vendors.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use pgrotate_core::Environment;
+use pgrotate_core::database_url::Target;
+use pgrotate_core::env::Clock;
+use serde::Deserialize;
+
+use crate::credentials::Credentials;
+
+/// Everything that a provider may need beside its own options.
+pub struct Shared {
+    /// The environment.
+    pub environment: Environment,
+    /// Where the role logs in.
+    pub target: Target,
+    /// How connections to the database are secured.
+    pub database_tls: DatabaseTls,
+    /// Where credentials come from.
+    pub credentials: Credentials,
+    /// The HTTP client.
+    pub http: reqwest::Client,
+    /// The configured CA file's content, for clients that are not built on [`Shared::http`].
+    pub ca: Option<Vec<u8>>,
+    /// The vendors' settings.
+    pub vendors: Vendors,
+    /// The folder of the configuration file, from which relative paths count.
+    pub base: PathBuf,
+    /// The door to time.
+    pub clock: Arc<dyn Clock>,
+}
+
+impl Shared {
+    /// A path of the configuration: `~/` is the home folder, relative ones count from the
+    /// configuration file.
+    pub fn path(&self, text: &str) -> PathBuf {
+        match (text.strip_prefix("~/"), std::env::var_os("HOME")) {
+            (Some(rest), Some(home)) => PathBuf::from(home).join(rest),
+            _ => self.base.join(text),
+        }
+    }
+}
+
+/// How a connection to the database is secured.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DatabaseTls {
+    /// How much is checked.
+    #[serde(default)]
+    pub mode: TlsMode,
+    /// A PEM file with the CA, beside the system's trust store.
+    #[serde(default)]
+    pub ca_file: Option<PathBuf>,
+}
+
+/// How much of the server's certificate is checked.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum TlsMode {
+    /// Certificate and host name.
+    #[default]
+    VerifyFull,
+    /// No TLS at all; for a socket on the same machine.
+    Disable,
+}
+
+/// The settings of each vendor, all optional.
+#[derive(Clone, Debug, Default)]
+pub struct Vendors {
+    /// `[azure]`
+    pub azure: AzureSettings,
+    /// `[github]`
+    pub github: GithubSettings,
+    /// `[aws]`
+    pub aws: AwsSettings,
+    /// `[onepassword]`
+    pub onepassword: OnepasswordSettings,
+}
+
+/// `[azure]`: which cloud, which tenant.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct AzureSettings {
+    /// The Entra tenant; else `AZURE_TENANT_ID`, else what the Azure CLI is logged in to.
+    pub tenant: Option<String>,
+    /// The resource manager's endpoint.
+    pub resource_manager: String,
+    /// What follows the vault's name in its host name, with a port if it is not 443.
+    pub key_vault_suffix: String,
+    /// The API version for PostgreSQL flexible servers.
+    pub postgres_api_version: String,
+    /// The API version for App Service.
+    pub web_api_version: String,
+}
+
+impl Default for AzureSettings {
+    fn default() -> Self {
+        Self {
+            tenant: None,
+            resource_manager: "https://management.azure.com".into(),
+            key_vault_suffix: "vault.azure.net".into(),
+            postgres_api_version: "2025-08-01".into(),
+            web_api_version: "2025-05-01".into(),
+        }
+    }
+}
+
+/// `[github]`: which GitHub.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct GithubSettings {
+    /// The API's base; `https://HOST/api/v3` for GitHub Enterprise.
+    pub api: String,
+}
+
+impl Default for GithubSettings {
+    fn default() -> Self {
+        Self { api: "https://api.github.com".into() }
+    }
+}
+
+/// `[aws]`: which region and account.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct AwsSettings {
+    /// The region; else `AWS_REGION` or the profile's.
+    pub region: Option<String>,
+    /// The profile of the AWS configuration files.
+    pub profile: Option<String>,
+    /// Another endpoint for Secrets Manager.
+    pub endpoint: Option<String>,
+}
+
+/// `[onepassword]`: how 1Password is reached.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct OnepasswordSettings {
+    /// The Connect server; else `OP_CONNECT_HOST`.
+    pub connect: Option<String>,
+}
