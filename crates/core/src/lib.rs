@@ -29,6 +29,7 @@ pub mod ids;
 pub mod journal;
 pub mod keyring;
 pub mod lease;
+pub mod memory;
 pub mod observer;
 pub mod password;
 pub mod plan;

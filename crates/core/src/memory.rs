@@ -1,0 +1,356 @@
+//! The reference providers: a world in memory that does what the traits say and nothing else.
+//!
+//! Tests and simulations wrap it. Every call goes through one gate, where a test can count it,
+//! fail it before its effect, or lose its answer after it.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard};
+
+use async_trait::async_trait;
+
+use crate::database_url::Target;
+use crate::env::{Clock, Entropy};
+use crate::error::{Error, Kind, Result};
+use crate::ids::{CopyId, Environment, RunId, VersionId};
+use crate::journal::Outcome;
+use crate::keyring::Keyring;
+use crate::password::Policy;
+use crate::provider::{
+    Activation, Authority, Capabilities, Change, Consumer, Content, Entry, Evidence, Finding, Inspection,
+    Login, Recorder, Seen, Sink, Story, Vault, VaultState, Verification, Verifier,
+};
+use crate::rotation::{BoundConsumer, Copy, Rotation};
+use crate::secret::{FingerprintKey, Secret};
+use crate::value::{Template, Update, UrlTemplate};
+
+/// What a test does to one call.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fault {
+    /// It fails for good, without effect.
+    Refuse,
+    /// It fails without effect, and may work later.
+    Before,
+    /// It has its effect, and its answer is lost.
+    After,
+}
+
+/// Everything that exists.
+#[derive(Debug, Default)]
+pub struct State {
+    /// The password that the server accepts.
+    pub server: String,
+    /// The vault's versions.
+    pub vault: VaultState,
+    /// How often the vault was written.
+    pub vault_writes: u32,
+    /// Each copy's values, oldest first.
+    pub copies: BTreeMap<CopyId, Vec<String>>,
+    /// The URL that the application was started with.
+    pub application: Option<String>,
+    /// How often the application was started.
+    pub starts: u32,
+    /// What the recorder was told.
+    pub stories: Vec<RunId>,
+    /// Every call, by name, in order.
+    pub calls: Vec<String>,
+    /// The fault of the call with this number, counted from 0.
+    pub faults: BTreeMap<usize, Fault>,
+    /// The copy that consumers are started with.
+    pub awaited: Option<CopyId>,
+}
+
+/// The world; its providers are views of it.
+#[derive(Clone, Debug, Default)]
+pub struct Memory(Arc<Mutex<State>>);
+
+impl Memory {
+    /// A consistent world with this password everywhere.
+    pub fn new(password: &str, url: &str, copies: &[(&CopyId, bool)]) -> Self {
+        let memory = Self::default();
+        {
+            let mut state = memory.state();
+            state.server = password.to_owned();
+            state.vault.current = Some(Entry { secret: Secret::new(password), run: None });
+            for (id, holds_url) in copies {
+                let value = if *holds_url { url.to_owned() } else { password.to_owned() };
+                state.copies.insert((*id).clone(), vec![value]);
+                if *holds_url {
+                    state.awaited.get_or_insert((*id).clone());
+                }
+            }
+            state.application = Some(url.to_owned());
+        }
+        memory
+    }
+
+    /// Everything that exists, for a test to look at and to change.
+    pub fn state(&self) -> MutexGuard<'_, State> {
+        self.0.lock().expect("no holder of this lock panics")
+    }
+
+    /// Lets a call through the gate.
+    fn call<T>(&self, name: impl Into<String>, effect: impl FnOnce(&mut State) -> Result<T>) -> Result<T> {
+        let mut state = self.state();
+        let name = name.into();
+        let number = state.calls.len();
+        state.calls.push(name.clone());
+        let error = |kind| Error::new(kind, name.clone());
+        match state.faults.remove(&number) {
+            Some(Fault::Refuse) => Err(error(Kind::Forbidden)),
+            Some(Fault::Before) => Err(error(Kind::Throttled).later(None)),
+            Some(Fault::After) => {
+                effect(&mut state)?;
+                Err(error(Kind::TimedOut).unknown())
+            }
+            None => effect(&mut state),
+        }
+    }
+}
+
+#[async_trait]
+impl Vault for Memory {
+    fn id(&self) -> &CopyId {
+        static ID: std::sync::LazyLock<CopyId> = std::sync::LazyLock::new(|| CopyId::from("memory:vault"));
+        &ID
+    }
+
+    fn location(&self) -> String {
+        "memory".into()
+    }
+
+    async fn check(&self) -> Result<Vec<Finding>> {
+        self.call("vault.check", |_| Ok(Vec::new()))
+    }
+
+    async fn read(&self) -> Result<VaultState> {
+        self.call("vault.read", |state| Ok(state.vault.clone()))
+    }
+
+    async fn stage(&self, run: RunId, secret: &Secret) -> Result<()> {
+        self.call("vault.stage", |state| match &state.vault.pending {
+            Some(pending) if pending.run != Some(run) => Err(Error::new(Kind::Conflict, "stage")),
+            _ => {
+                state.vault.pending = Some(Entry { secret: secret.clone(), run: Some(run) });
+                state.vault_writes += 1;
+                Ok(())
+            }
+        })
+    }
+
+    async fn promote(&self, run: RunId) -> Result<Option<VersionId>> {
+        self.call("vault.promote", |state| {
+            let ours = |entry: &Option<Entry>| entry.as_ref().is_some_and(|entry| entry.run == Some(run));
+            if ours(&state.vault.pending) {
+                state.vault.previous = state.vault.current.take();
+                state.vault.current = state.vault.pending.take();
+                state.vault_writes += 1;
+            } else if !ours(&state.vault.current) {
+                return Err(Error::new(Kind::Conflict, "promote"));
+            }
+            Ok(Some(VersionId::new(state.vault_writes.to_string())))
+        })
+    }
+
+    async fn discard(&self, run: RunId) -> Result<()> {
+        self.call("vault.discard", |state| {
+            if state.vault.pending.as_ref().is_some_and(|entry| entry.run == Some(run)) {
+                state.vault.pending = None;
+                state.vault_writes += 1;
+            }
+            Ok(())
+        })
+    }
+}
+
+#[async_trait]
+impl Authority for Memory {
+    fn describe(&self) -> String {
+        "memory:server".into()
+    }
+
+    fn location(&self) -> String {
+        "memory".into()
+    }
+
+    async fn check(&self, _current: &Secret) -> Result<Vec<Finding>> {
+        self.call("authority.check", |_| Ok(Vec::new()))
+    }
+
+    async fn install(&self, change: &Change<'_>) -> Result<Outcome> {
+        self.call("authority.install", |state| {
+            change.next.expose().clone_into(&mut state.server);
+            Ok(Outcome::changed())
+        })
+    }
+}
+
+#[async_trait]
+impl Verifier for Memory {
+    async fn login(&self, secret: &Secret) -> Result<Login> {
+        self.call("login", |state| {
+            Ok(if state.server == secret.expose() { Login::Accepted } else { Login::Refused })
+        })
+    }
+}
+
+/// One copy of the world.
+#[derive(Clone, Debug)]
+pub struct MemorySink(Memory, CopyId);
+
+#[async_trait]
+impl Sink for MemorySink {
+    fn id(&self) -> &CopyId {
+        &self.1
+    }
+
+    fn location(&self) -> String {
+        self.1.to_string()
+    }
+
+    fn capabilities(&self) -> Capabilities {
+        Capabilities { read_back: true, version_ids: true, reports_time: false }
+    }
+
+    async fn check(&self) -> Result<Inspection> {
+        Ok(Inspection { seen: self.inspect().await?, findings: Vec::new() })
+    }
+
+    async fn inspect(&self) -> Result<Seen> {
+        self.0.call(format!("{}.inspect", self.1), |state| {
+            let values = &state.copies[&self.1];
+            let content =
+                values.last().map_or(Content::Absent, |value| Content::Value(Secret::new(value.as_str())));
+            Ok(Seen { content, version: Some(VersionId::new(values.len().to_string())), updated_at: None })
+        })
+    }
+
+    async fn publish(&self, update: &Update<'_>) -> Result<Outcome> {
+        self.0.call(format!("{}.publish", self.1), |state| {
+            let values = state.copies.get_mut(&self.1).expect("the copy exists");
+            let present = values.last().map(|value| Secret::new(value.as_str()));
+            let value = update.value(present.as_ref())?;
+            let outcome = if present == Some(value.clone()) {
+                Outcome::already_done()
+            } else {
+                values.push(value.expose().to_owned());
+                Outcome::changed()
+            };
+            Ok(outcome.version(Some(VersionId::new(values.len().to_string()))))
+        })
+    }
+}
+
+#[async_trait]
+impl Consumer for Memory {
+    fn id(&self) -> &str {
+        "memory:application"
+    }
+
+    async fn check(&self) -> Result<Vec<Finding>> {
+        self.call("consumer.check", |_| Ok(Vec::new()))
+    }
+
+    async fn activate(&self, _activation: &Activation<'_>) -> Result<Outcome> {
+        self.call("consumer.activate", |state| {
+            let awaited = state.awaited.clone();
+            state.application = awaited.and_then(|copy| state.copies[&copy].last().cloned());
+            state.starts += 1;
+            Ok(Outcome::changed())
+        })
+    }
+}
+
+#[async_trait]
+impl Verification for Memory {
+    fn id(&self) -> &str {
+        "health"
+    }
+
+    async fn verify(&self, evidence: &Evidence<'_>) -> Result<Outcome> {
+        self.call("health.verify", |state| {
+            if state.application.as_deref() == Some(evidence.url.expose()) {
+                Ok(Outcome { effect_at: Some(evidence.since), ..Outcome::confirmed() })
+            } else {
+                Err(Error::new(Kind::Refused, "see the application healthy").later(None))
+            }
+        })
+    }
+}
+
+#[async_trait]
+impl Recorder for Memory {
+    fn id(&self) -> &str {
+        "chat"
+    }
+
+    async fn check(&self, _ticket: Option<&str>) -> Result<Vec<Finding>> {
+        self.call("recorder.check", |_| Ok(Vec::new()))
+    }
+
+    async fn record(&self, story: &Story, again: bool) -> Result<Outcome> {
+        if again {
+            return Ok(Outcome::unseen("it may have been written already"));
+        }
+        self.call("recorder.record", |state| {
+            state.stories.push(story.run);
+            Ok(Outcome::changed())
+        })
+    }
+}
+
+/// A rotation of the world: two copies, an application that reads one of them, a health check
+/// and a recorder. Each call gives a fresh process's view of the same world.
+pub fn rotation(memory: &Memory, clock: &Arc<dyn Clock>, entropy: &Arc<dyn Entropy>) -> Rotation {
+    let target = target();
+    let copy = |id: &CopyId, template: &str| Copy {
+        sink: Box::new(MemorySink(memory.clone(), id.clone())),
+        template: Template::parse(template).expect("a template of this file"),
+        retire: false,
+    };
+    let copies = vec![copy(&password_copy(), "{password}"), copy(&url_copy(), "{database_url}")];
+    Rotation {
+        environment: Environment::from("test"),
+        url: UrlTemplate::parse(URL, &target).expect("the template of this file"),
+        target,
+        policy: Policy::default(),
+        vault: Box::new(memory.clone()),
+        authority: Box::new(memory.clone()),
+        verifier: Box::new(memory.clone()),
+        wholes: Rotation::locks(&copies),
+        copies,
+        consumers: vec![BoundConsumer { consumer: Box::new(memory.clone()), waits_for: vec![url_copy()] }],
+        verifications: vec![Box::new(memory.clone())],
+        recorders: vec![Box::new(memory.clone())],
+        key: FingerprintKey::new([1; 32]),
+        clock: Arc::clone(clock),
+        entropy: Arc::clone(entropy),
+        keyring: Keyring::default(),
+    }
+}
+
+const URL: &str = "postgresql://{user}:{password}@{host}:{port}/{name}";
+
+/// Where the world's role logs in.
+pub fn target() -> Target {
+    Target { host: "db".into(), port: 5432, database: "app".into(), user: "mindwelladmin".into() }
+}
+
+/// The URL of a password.
+pub fn url(password: &str) -> String {
+    format!("postgresql://mindwelladmin:{password}@db:5432/app")
+}
+
+/// The copy that holds the bare password.
+pub fn password_copy() -> CopyId {
+    CopyId::from("memory:password")
+}
+
+/// The copy that holds the URL.
+pub fn url_copy() -> CopyId {
+    CopyId::from("memory:url")
+}
+
+/// A consistent world with this password everywhere.
+pub fn world(password: &str) -> Memory {
+    Memory::new(password, &url(password), &[(&password_copy(), false), (&url_copy(), true)])
+}

@@ -1,0 +1,300 @@
+//! Every call of a rotation, failed in every way, with the process dying or living on. Nobody
+//! picks which faults to try: the calls of a clean run are counted, and each gets its turn.
+
+use std::sync::Arc;
+
+use futures::FutureExt;
+use pgrotate_core::env::testing::{ManualClock, SeededEntropy};
+use pgrotate_core::env::{Clock, Entropy};
+use pgrotate_core::executor::{End, Executor, Patience};
+use pgrotate_core::ids::{Environment, RunId};
+use pgrotate_core::journal::{Journal, MemoryJournal, RunOutcome, Start};
+use pgrotate_core::lease::{Generation, Lease};
+use pgrotate_core::memory::{self, Fault, Memory};
+use pgrotate_core::observer::Unobserved;
+use pgrotate_core::run::{Phase, RunState};
+use pgrotate_core::{Error, Kind};
+
+const OLD: &str = "OldPassword1OldPassword1OldPassw";
+
+/// A world, a journal, and what a process needs.
+struct Lab {
+    world: Memory,
+    journal: MemoryJournal,
+    clock: Arc<dyn Clock>,
+    entropy: Arc<dyn Entropy>,
+    generation: std::cell::Cell<u64>,
+}
+
+impl Lab {
+    fn new() -> Self {
+        Self {
+            world: memory::world(OLD),
+            journal: MemoryJournal::default(),
+            clock: Arc::new(ManualClock::at_second(1_700_000_000)),
+            entropy: Arc::new(SeededEntropy::new(7)),
+            generation: std::cell::Cell::new(0),
+        }
+    }
+
+    fn lease(&self) -> Lease {
+        self.generation.set(self.generation.get() + 1);
+        let environment = Environment::from("test");
+        let expires_at = self.clock.now();
+        let lease = Lease { environment, generation: Generation(self.generation.get()), expires_at };
+        self.journal.fence(&lease);
+        lease
+    }
+
+    /// A process: begins or takes over the run, and stops of itself after this many calls.
+    fn process(&self, run: Option<RunId>, dies_at_call: Option<usize>) -> Result<(RunId, End), Error> {
+        let rotation = memory::rotation(&self.world, &self.clock, &self.entropy);
+        let lease = self.lease();
+        let never = || false;
+        let executor = Executor {
+            journal: &self.journal,
+            world: &rotation,
+            clock: &*self.clock,
+            entropy: &*self.entropy,
+            observer: &Unobserved,
+            patience: Patience::default(),
+            stop: &never,
+        };
+        let id = run.unwrap_or_else(|| RunId::generate(self.clock.now(), &*self.entropy));
+        let whole = async {
+            let mut state = match run {
+                Some(run) => executor.take_over(run, &lease).await?,
+                None => executor.begin(id, start(&rotation.plan(), &lease), &lease).await?,
+            };
+            executor.drive(&mut state, &lease).await.map(|end| (id, end))
+        };
+        let mut whole = Box::pin(whole);
+        // Nothing in this world waits, so one poll is the whole process; one that shall die is
+        // dropped at the first point where it has made its last call.
+        if let Some(limit) = dies_at_call {
+            let world = self.world.clone();
+            let watch = std::future::poll_fn(move |cx| match world.state().calls.len() >= limit {
+                true => std::task::Poll::Ready(()),
+                false => {
+                    cx.waker().wake_by_ref();
+                    std::task::Poll::Pending
+                }
+            });
+            return match futures::future::select(whole, Box::pin(watch)).now_or_never() {
+                Some(futures::future::Either::Left((result, _))) => result,
+                _ => Err(Error::new(Kind::Internal, "live on")),
+            };
+        }
+        whole.as_mut().now_or_never().expect("nothing in this world waits")
+    }
+
+    fn state(&self, run: RunId) -> RunState {
+        RunState::fold(run, &self.journal.read(run).now_or_never().unwrap().unwrap()).unwrap()
+    }
+
+    fn run(&self) -> RunId {
+        self.journal.runs(None).now_or_never().unwrap().unwrap()[0].run
+    }
+
+    /// Nobody is locked out: some version in the vault of record logs in.
+    fn somebody_can_log_in(&self) {
+        let state = self.world.state();
+        let vault = &state.vault;
+        let versions = [&vault.current, &vault.pending, &vault.previous];
+        assert!(
+            versions.into_iter().flatten().any(|entry| entry.secret.expose() == state.server),
+            "no version in the vault of record logs in; calls so far: {:?}",
+            state.calls
+        );
+    }
+
+    /// Everything new, once.
+    fn everything_is_new(&self) {
+        let state = self.world.state();
+        let password = state.server.clone();
+        assert_ne!(password, OLD);
+        assert_eq!(state.vault.current.as_ref().unwrap().secret.expose(), password);
+        assert_eq!(state.vault.previous.as_ref().unwrap().secret.expose(), OLD);
+        assert!(state.vault.pending.is_none());
+        assert_eq!(state.copies[&memory::password_copy()], [OLD, &password], "one new version, not more");
+        assert_eq!(state.copies[&memory::url_copy()], [memory::url(OLD), memory::url(&password)]);
+        assert_eq!(state.application.as_deref(), Some(memory::url(&password).as_str()));
+        assert!(state.stories.len() <= 1, "told twice");
+    }
+
+    /// As before.
+    fn nothing_is_changed(&self) {
+        let state = self.world.state();
+        assert_eq!(state.server, OLD);
+        assert_eq!(state.vault.current.as_ref().unwrap().secret.expose(), OLD);
+        assert!(state.vault.pending.is_none() && state.vault.previous.is_none());
+        assert!(state.copies.values().all(|values| values.len() == 1));
+    }
+
+    /// The run is over one way or the other.
+    fn has_converged(&self, run: RunId) {
+        let state = self.state(run);
+        assert_eq!(state.phase, Phase::Finished);
+        match state.outcome {
+            Some(RunOutcome::Done) => self.everything_is_new(),
+            _ => self.nothing_is_changed(),
+        }
+    }
+}
+
+fn start(plan: &pgrotate_core::plan::Plan, lease: &Lease) -> Start {
+    Start {
+        plan: plan.clone(),
+        generation: lease.generation,
+        operator: "somebody".into(),
+        ticket: None,
+        version: "test".into(),
+    }
+}
+
+fn calls_of_a_clean_run() -> usize {
+    let lab = Lab::new();
+    let (run, end) = lab.process(None, None).unwrap();
+    assert!(matches!(end, End::Done), "{end:?}");
+    lab.everything_is_new();
+    lab.has_converged(run);
+    assert_eq!(lab.world.state().stories.len(), 1);
+    assert_eq!(lab.world.state().starts, 1);
+    lab.world.state().calls.len()
+}
+
+#[test]
+fn a_clean_run_makes_no_call_too_many() {
+    let lab = Lab::new();
+    lab.process(None, None).unwrap();
+    let calls = lab.world.state().calls.join("\n");
+    insta::assert_snapshot!(calls);
+}
+
+#[test]
+fn every_call_may_fail_before_its_effect_or_lose_its_answer() {
+    for call in 0..calls_of_a_clean_run() {
+        for fault in [Fault::Before, Fault::After] {
+            let lab = Lab::new();
+            lab.world.state().faults.insert(call, fault);
+            let (run, end) = lab.process(None, None).unwrap();
+            assert!(matches!(end, End::Done), "{fault:?} at call {call}: {end:?}");
+            lab.has_converged(run);
+        }
+    }
+}
+
+#[test]
+fn every_call_may_be_refused_for_good() {
+    for call in 0..calls_of_a_clean_run() {
+        let lab = Lab::new();
+        lab.world.state().faults.insert(call, Fault::Refuse);
+        let (run, end) = lab.process(None, None).unwrap();
+        lab.somebody_can_log_in();
+        match end {
+            End::Failed(_) => lab.has_converged(run),
+            End::Parked(_) => {
+                let (_, end) = lab.process(Some(run), None).unwrap();
+                assert!(matches!(end, End::Done), "refused at call {call}, then resumed: {end:?}");
+                lab.has_converged(run);
+            }
+            other => panic!("refused at call {call}: {other:?}"),
+        }
+    }
+}
+
+/// The process dies right after each call's effect, before it can write that down; then the
+/// next one meets a fault at each of its own calls.
+#[test]
+fn the_process_may_die_anywhere_and_the_next_one_may_meet_any_fault() {
+    let calls = calls_of_a_clean_run();
+    let mut died = 0;
+    for dies_at in 1..=calls {
+        for second in (dies_at..dies_at + calls).map(Some).chain([None]) {
+            for fault in [Fault::Before, Fault::After] {
+                let lab = Lab::new();
+                let result = lab.process(None, Some(dies_at));
+                lab.somebody_can_log_in();
+                died += usize::from(result.is_err());
+                let run = lab.run();
+                if lab.state(run).phase == Phase::Finished {
+                    continue;
+                }
+                if let Some(second) = second {
+                    lab.world.state().faults.insert(second, fault);
+                }
+                let (_, end) = lab.process(Some(run), None).unwrap();
+                assert!(matches!(end, End::Done), "died at {dies_at}, then {fault:?} at {second:?}: {end:?}");
+                lab.somebody_can_log_in();
+                lab.has_converged(run);
+            }
+        }
+    }
+    assert!(died > calls, "the process has to die for this test to mean something; it died {died} times");
+}
+
+#[test]
+fn a_run_can_be_called_off_until_the_server_may_know() {
+    for dies_at in 1..=calls_of_a_clean_run() {
+        let lab = Lab::new();
+        if lab.process(None, Some(dies_at)).is_ok() {
+            continue;
+        }
+        let run = lab.run();
+        let rotation = memory::rotation(&lab.world, &lab.clock, &lab.entropy);
+        let lease = lab.lease();
+        let never = || false;
+        let executor = Executor {
+            journal: &lab.journal,
+            world: &rotation,
+            clock: &*lab.clock,
+            entropy: &*lab.entropy,
+            observer: &Unobserved,
+            patience: Patience::default(),
+            stop: &never,
+        };
+        let result = async {
+            let mut state = executor.take_over(run, &lease).await?;
+            let past = state.past_point_of_no_return();
+            executor.abort(&mut state, &lease).await.map_err(|error| (assert!(past), error).1)
+        };
+        match result.now_or_never().unwrap() {
+            Ok(end) => {
+                assert!(matches!(end, End::Aborted));
+                lab.nothing_is_changed();
+                assert_eq!(lab.state(run).outcome, Some(RunOutcome::Aborted));
+            }
+            Err(error) => {
+                assert_eq!(error.kind(), Kind::BadState);
+                lab.somebody_can_log_in();
+            }
+        }
+    }
+}
+
+#[test]
+fn a_late_writer_is_fenced_off() {
+    let lab = Lab::new();
+    let rotation = memory::rotation(&lab.world, &lab.clock, &lab.entropy);
+    let late = lab.lease();
+    let never = || false;
+    let executor = Executor {
+        journal: &lab.journal,
+        world: &rotation,
+        clock: &*lab.clock,
+        entropy: &*lab.entropy,
+        observer: &Unobserved,
+        patience: Patience::default(),
+        stop: &never,
+    };
+    let run = RunId::generate(lab.clock.now(), &*lab.entropy);
+    let mut state =
+        executor.begin(run, start(&rotation.plan(), &late), &late).now_or_never().unwrap().unwrap();
+    let (_, end) = lab.process(Some(run), None).unwrap();
+    assert!(matches!(end, End::Done));
+    let calls = lab.world.state().calls.len();
+    let error = executor.drive(&mut state, &late).now_or_never().unwrap().unwrap_err();
+    assert_eq!(error.kind(), Kind::Fenced);
+    assert_eq!(lab.world.state().calls.len(), calls, "the late one acted");
+    lab.everything_is_new();
+}

@@ -1,0 +1,210 @@
+//! The engine of one process: takes the lease, keeps it alive, and lets the executor drive.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use pgrotate_core::env::{Clock, Entropy};
+use pgrotate_core::executor::{End, Executor, Patience};
+use pgrotate_core::journal::{Journal, Start};
+use pgrotate_core::lease::{Lease, Leases, TERM};
+use pgrotate_core::observer::{Observer, Progress};
+use pgrotate_core::plan::Plan;
+use pgrotate_core::rotation::Rotation;
+use pgrotate_core::run::{Phase, RunState};
+use pgrotate_core::{Environment, Error, Kind, Result, RunId};
+
+use crate::sqlite::SqliteStore;
+
+/// Who asks for a run, and why.
+#[derive(Clone, Debug)]
+pub struct Wish {
+    /// Who.
+    pub operator: String,
+    /// The ticket, as the operator names it.
+    pub ticket: Option<String>,
+}
+
+/// Runs rotations in this process.
+#[derive(Clone)]
+pub struct Embedded {
+    store: SqliteStore,
+    clock: Arc<dyn Clock>,
+    entropy: Arc<dyn Entropy>,
+    observer: Arc<dyn Observer>,
+    patience: Patience,
+    stop: Arc<AtomicBool>,
+}
+
+impl Embedded {
+    /// An engine over a state folder's store. When `stop` is set, the steps in hand are
+    /// finished and no other is begun.
+    pub fn new(
+        store: SqliteStore,
+        clock: Arc<dyn Clock>,
+        entropy: Arc<dyn Entropy>,
+        observer: Arc<dyn Observer>,
+        stop: Arc<AtomicBool>,
+    ) -> Self {
+        Self { store, clock, entropy, observer, patience: Patience::default(), stop }
+    }
+
+    /// Rotates.
+    ///
+    /// # Errors
+    /// When another run of the environment is not over, somebody else holds the lease, or the
+    /// journal can't be written.
+    pub async fn start(&self, rotation: &Rotation, wish: Wish) -> Result<(RunId, End)> {
+        let plan = rotation.plan();
+        let run = RunId::generate(self.clock.now(), &*self.entropy);
+        let lease = self.lease(&plan.environment, run).await?;
+        let result = async {
+            self.refuse_second(&plan.environment).await?;
+            self.rotate(rotation, run, plan, wish, &lease).await
+        }
+        .await;
+        self.release(&lease, result.map(|end| (run, end))).await
+    }
+
+    async fn rotate(&self, rotation: &Rotation, run: RunId, plan: Plan, wish: Wish, lease: &Lease) -> Result<End> {
+        let start = Start {
+            plan,
+            generation: lease.generation,
+            operator: wish.operator,
+            ticket: wish.ticket,
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+        };
+        self.guarded(rotation, lease, async |executor| {
+            let mut state = executor.begin(run, start, lease).await?;
+            executor.drive(&mut state, lease).await
+        })
+        .await
+    }
+
+    /// Goes on with a run after a crash or a parked step.
+    ///
+    /// # Errors
+    /// When the run is over, somebody else holds the lease, or the journal can't be used.
+    pub async fn resume(&self, rotation: &Rotation, run: RunId) -> Result<End> {
+        let lease = self.lease(&rotation.environment, run).await?;
+        let work = self.guarded(rotation, &lease, async |executor| {
+            let mut state = executor.take_over(run, &lease).await?;
+            executor.drive(&mut state, &lease).await
+        });
+        let result = work.await;
+        self.release(&lease, result).await
+    }
+
+    /// Calls a run off before its point of no return.
+    ///
+    /// # Errors
+    /// Past the point of no return, and as [`Embedded::resume`].
+    pub async fn abort(&self, rotation: &Rotation, run: RunId) -> Result<End> {
+        let lease = self.lease(&rotation.environment, run).await?;
+        let work = self.guarded(rotation, &lease, async |executor| {
+            let mut state = executor.take_over(run, &lease).await?;
+            executor.abort(&mut state, &lease).await
+        });
+        let result = work.await;
+        self.release(&lease, result).await
+    }
+
+    /// Takes the lease of an environment.
+    async fn lease(&self, environment: &Environment, run: RunId) -> Result<Lease> {
+        self.observer.notice(self.clock.now(), environment, run, &Progress::LeaseWanted);
+        let lease = self.store.acquire(environment).await?;
+        self.observer.notice(self.clock.now(), environment, run, &Progress::LeaseTaken);
+        Ok(lease)
+    }
+
+    /// Gives an executor, and keeps the lease alive while it works. A lease that can't be kept
+    /// stops the run before its next step; the journal refuses its writes in any case.
+    async fn guarded(
+        &self,
+        rotation: &Rotation,
+        lease: &Lease,
+        work: impl AsyncFnOnce(Executor<'_>) -> Result<End>,
+    ) -> Result<End> {
+        let lost = Arc::new(AtomicBool::new(false));
+        let keeper = tokio::spawn(keep_alive(self.store.clone(), lease.clone(), Arc::clone(&lost)));
+        let stop = || self.stop.load(Ordering::Relaxed) || lost.load(Ordering::Relaxed);
+        let executor = Executor {
+            journal: &self.store,
+            world: rotation,
+            clock: &*self.clock,
+            entropy: &*self.entropy,
+            observer: &*self.observer,
+            patience: self.patience,
+            stop: &stop,
+        };
+        let end = work(executor).await;
+        keeper.abort();
+        end
+    }
+
+    async fn release<T>(&self, lease: &Lease, result: Result<T>) -> Result<T> {
+        // The run's own result counts; a lease that can't be given back runs out by itself.
+        let _ = self.store.release(lease).await;
+        result
+    }
+
+    /// A run that is not over would be overtaken, with a pending password of its own.
+    async fn refuse_second(&self, environment: &Environment) -> Result<()> {
+        match self.unfinished(Some(environment)).await?.into_iter().next() {
+            None => Ok(()),
+            Some(state) => {
+                let run = state.run;
+                let error = Error::new(Kind::BadState, format!("start rotating {environment}"))
+                    .because(format!("the run {run} is not over"))
+                    .hint(format!("go on with it: pgrotate resume {run}"));
+                Err(if state.past_point_of_no_return() {
+                    error
+                } else {
+                    error.hint(format!("or call it off: pgrotate abort {run}"))
+                })
+            }
+        }
+    }
+
+    /// The runs that are not over, newest first.
+    ///
+    /// # Errors
+    /// When the journal can't be read.
+    pub async fn unfinished(&self, environment: Option<&Environment>) -> Result<Vec<RunState>> {
+        let states = self.history(environment).await?;
+        Ok(states.into_iter().filter(|state| state.phase != Phase::Finished).collect())
+    }
+
+    /// All runs, newest first.
+    ///
+    /// # Errors
+    /// When the journal can't be read.
+    pub async fn history(&self, environment: Option<&Environment>) -> Result<Vec<RunState>> {
+        let mut states = Vec::new();
+        for heading in self.store.runs(environment).await? {
+            states.push(self.state(heading.run).await?);
+        }
+        Ok(states)
+    }
+
+    /// One run.
+    ///
+    /// # Errors
+    /// When there is no such run, or the journal can't be read.
+    pub async fn state(&self, run: RunId) -> Result<RunState> {
+        RunState::fold(run, &self.store.read(run).await?)
+    }
+}
+
+/// Renews a lease three times in its term.
+async fn keep_alive(store: SqliteStore, lease: Lease, lost: Arc<AtomicBool>) {
+    loop {
+        tokio::time::sleep(Duration::from_secs(TERM.as_secs() / 3)).await;
+        if let Err(error) = store.renew(&lease).await
+            && error.kind() == Kind::Fenced
+        {
+            lost.store(true, Ordering::Relaxed);
+            return;
+        }
+    }
+}
