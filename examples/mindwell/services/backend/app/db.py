@@ -6,11 +6,9 @@ connection made for the question can.
 """
 
 import asyncio
-from collections.abc import AsyncIterator
 
-from fastapi import Request
 from sqlalchemy import URL, text
-from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker, create_async_engine
+from sqlalchemy.ext.asyncio import AsyncEngine, async_sessionmaker, create_async_engine
 from sqlalchemy.pool import NullPool
 
 # A health check that hangs is an answer too late: whoever asked has gone.
@@ -49,10 +47,3 @@ class Database:
         """Closes every connection."""
         await self._pooled.dispose()
         await self._fresh.dispose()
-
-
-async def session(request: Request) -> AsyncIterator[AsyncSession]:
-    """A session from the pool for the time of one request."""
-    database: Database = request.app.state.database
-    async with database.sessions() as opened:
-        yield opened

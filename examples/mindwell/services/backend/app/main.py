@@ -14,7 +14,7 @@ from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app import __version__, settings
-from app.db import Database, session
+from app.db import Database
 from app.models import NOTE_LENGTH_MAX, Mood
 
 log = logging.getLogger("mindwell")
@@ -47,6 +47,14 @@ async def lifespan(app: FastAPI) -> AsyncIterator[None]:
 
 
 app = FastAPI(title="MindWell API", version=__version__, lifespan=lifespan)
+
+
+async def session(request: Request) -> AsyncIterator[AsyncSession]:
+    """Lends a session from the pool for the time of one request."""
+    async with request.app.state.database.sessions() as opened:
+        yield opened
+
+
 Session = Annotated[AsyncSession, Depends(session)]
 
 
