@@ -8,6 +8,11 @@ MAKEFLAGS += --no-print-directory --no-builtin-rules
 # Parallel work is cargo's; two of these targets at once would only mix their output.
 .NOTPARALLEL:
 
+# What is installed where there is none; a version that is already there is taken as it is.
+NEXTEST_VERSION := 0.9.143
+DENY_VERSION := 0.20.2
+cargo-install = { echo "building $(1) $(2), once; this takes some minutes"; cargo install --quiet --locked --version $(2) $(1); }
+
 BACKEND := examples/mindwell/services/backend
 SHELL_SCRIPTS := .ci/run $(wildcard scripts/*.sh) $(BACKEND)/startup.sh
 
@@ -18,7 +23,7 @@ help: ## lists the targets
 # ---------------------------------------------------------------- what the targets need
 
 .PHONY: setup
-setup: cargo packages venvs nextest ## everything the other targets need, once
+setup: cargo packages venvs nextest ## everything that building, testing and the demo need, once
 
 .PHONY: cargo
 cargo:
@@ -36,7 +41,16 @@ venvs: packages
 
 .PHONY: nextest
 nextest: cargo packages
-	@cargo nextest --version >/dev/null 2>&1 || cargo install --quiet --locked cargo-nextest
+	@cargo nextest --version >/dev/null 2>&1 || $(call cargo-install,cargo-nextest,$(NEXTEST_VERSION))
+
+# Only `lint` wants these two.
+.PHONY: cargo-deny
+cargo-deny: cargo packages
+	@cargo deny --version >/dev/null 2>&1 || $(call cargo-install,cargo-deny,$(DENY_VERSION))
+
+.PHONY: shellcheck
+shellcheck:
+	@scripts/install-packages.sh shellcheck
 
 # rustup's minimal profile comes without them.
 .PHONY: components
@@ -62,22 +76,16 @@ test: setup ## every test: Rust, documentation examples, the example's Python
 	cd $(BACKEND) && .venv/bin/python -m unittest discover -s tests -t .
 
 .PHONY: lint
-lint: components packages ## formatting, clippy, scripts, and the example's Python
-	@scripts/install-packages.sh shellcheck
+lint: components shellcheck cargo-deny ## formatting, clippy, scripts, the example's Python, licences and banned crates
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets --locked -- -D warnings
 	shellcheck $(SHELL_SCRIPTS)
 	PYTHONPYCACHEPREFIX=target/pycache python3 -m compileall -q $(BACKEND)/app $(BACKEND)/migrations $(BACKEND)/tests
-	@if cargo deny --version >/dev/null 2>&1; then $(MAKE) deny; else echo "cargo-deny is not here; make deny installs it"; fi
-
-.PHONY: deny
-deny: cargo packages ## licences, banned and duplicate crates, sources (installs cargo-deny)
-	@cargo deny --version >/dev/null 2>&1 || cargo install --quiet --locked cargo-deny
 	cargo deny --locked check bans licenses sources
 
 # ---------------------------------------------------------------- leaving
 
 .PHONY: clean
 clean: ## removes everything that was built, the virtual environments included
-	rm -rf $(or $(CARGO_TARGET_DIR),target) target $(BACKEND)/.venv
+	rm -rf target $(BACKEND)/.venv
 	find examples -name __pycache__ -type d -prune -exec rm -rf {} +

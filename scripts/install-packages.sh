@@ -59,17 +59,18 @@ apt_get() {
 
 # Installing Debian's PostgreSQL makes and starts a cluster, unless told otherwise while it is being
 # installed. Ours are the sandbox's own, and nobody asked for a database on this machine.
-without_system_cluster() {
-    local folder=/etc/postgresql-common/createcluster.d
-    local setting=$folder/zz-pgrotate-setup.conf
+cluster_settings=/etc/postgresql-common/createcluster.d
+
+forbid_system_cluster() {
     apt_get install --no-install-recommends postgresql-common
-    # shellcheck disable=SC2064  # expanded now: the variable is gone when the trap runs
-    trap "as_root rm -f '$setting'" EXIT
-    as_root mkdir -p "$folder"
-    echo 'create_main_cluster = false' | as_root tee "$setting" >/dev/null
-    "$@"
-    as_root rm -f "$setting"
-    trap - EXIT
+    trap allow_system_cluster EXIT
+    as_root mkdir -p "$cluster_settings"
+    echo 'create_main_cluster = false' | as_root tee "$cluster_settings/zz-pgrotate-setup.conf" >/dev/null
+}
+
+allow_system_cluster() {
+    as_root rm -f "$cluster_settings/zz-pgrotate-setup.conf"
+    as_root rmdir --ignore-fail-on-non-empty "$cluster_settings"
 }
 
 missing=()
@@ -96,10 +97,9 @@ fi
 echo "installing ${packages[*]}"
 apt_get update
 if [[ " ${missing[*]} " == *" postgresql "* ]]; then
-    without_system_cluster apt_get install --no-install-recommends "${packages[@]}"
-else
-    apt_get install --no-install-recommends "${packages[@]}"
+    forbid_system_cluster
 fi
+apt_get install --no-install-recommends "${packages[@]}"
 
 for tool in "${missing[@]}"; do
     if ! "has_$tool"; then
