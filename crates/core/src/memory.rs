@@ -55,6 +55,8 @@ pub struct State {
     pub calls: Vec<String>,
     /// The fault of the call with this number, counted from 0.
     pub faults: BTreeMap<usize, Fault>,
+    /// The call after whose effect the process dies, counted from 0.
+    pub dies_after: Option<usize>,
     /// The copy that consumers are started with.
     pub awaited: Option<CopyId>,
 }
@@ -88,22 +90,35 @@ impl Memory {
         self.0.lock().expect("no holder of this lock panics")
     }
 
-    /// Lets a call through the gate.
-    fn call<T>(&self, name: impl Into<String>, effect: impl FnOnce(&mut State) -> Result<T>) -> Result<T> {
+    /// Lets a call through the gate. In a process that is dead nothing ever returns.
+    async fn call<T>(
+        &self,
+        name: impl Into<String>,
+        effect: impl FnOnce(&mut State) -> Result<T>,
+    ) -> Result<T> {
+        let result = self.pass(name.into(), effect);
+        match result {
+            Some(result) => result,
+            None => std::future::pending().await,
+        }
+    }
+
+    /// A call's effect and its answer; no answer if the process dies before it arrives.
+    fn pass<T>(&self, name: String, effect: impl FnOnce(&mut State) -> Result<T>) -> Option<Result<T>> {
         let mut state = self.state();
-        let name = name.into();
         let number = state.calls.len();
+        if state.dies_after.is_some_and(|last| number > last) {
+            return None;
+        }
         state.calls.push(name.clone());
-        let error = |kind| Error::new(kind, name.clone());
-        match state.faults.remove(&number) {
+        let error = |kind| Error::new(kind, name);
+        let answer = match state.faults.remove(&number) {
             Some(Fault::Refuse) => Err(error(Kind::Forbidden)),
             Some(Fault::Before) => Err(error(Kind::Throttled).later(None)),
-            Some(Fault::After) => {
-                effect(&mut state)?;
-                Err(error(Kind::TimedOut).unknown())
-            }
+            Some(Fault::After) => effect(&mut state).and_then(|_| Err(error(Kind::TimedOut).unknown())),
             None => effect(&mut state),
-        }
+        };
+        (state.dies_after != Some(number)).then_some(answer)
     }
 }
 
@@ -119,11 +134,11 @@ impl Vault for Memory {
     }
 
     async fn check(&self) -> Result<Vec<Finding>> {
-        self.call("vault.check", |_| Ok(Vec::new()))
+        self.call("vault.check", |_| Ok(Vec::new())).await
     }
 
     async fn read(&self) -> Result<VaultState> {
-        self.call("vault.read", |state| Ok(state.vault.clone()))
+        self.call("vault.read", |state| Ok(state.vault.clone())).await
     }
 
     async fn stage(&self, run: RunId, secret: &Secret) -> Result<()> {
@@ -135,6 +150,7 @@ impl Vault for Memory {
                 Ok(())
             }
         })
+        .await
     }
 
     async fn promote(&self, run: RunId) -> Result<Option<VersionId>> {
@@ -149,6 +165,7 @@ impl Vault for Memory {
             }
             Ok(Some(VersionId::new(state.vault_writes.to_string())))
         })
+        .await
     }
 
     async fn discard(&self, run: RunId) -> Result<()> {
@@ -159,6 +176,7 @@ impl Vault for Memory {
             }
             Ok(())
         })
+        .await
     }
 }
 
@@ -173,7 +191,7 @@ impl Authority for Memory {
     }
 
     async fn check(&self, _current: &Secret) -> Result<Vec<Finding>> {
-        self.call("authority.check", |_| Ok(Vec::new()))
+        self.call("authority.check", |_| Ok(Vec::new())).await
     }
 
     async fn install(&self, change: &Change<'_>) -> Result<Outcome> {
@@ -181,6 +199,7 @@ impl Authority for Memory {
             change.next.expose().clone_into(&mut state.server);
             Ok(Outcome::changed())
         })
+        .await
     }
 }
 
@@ -190,6 +209,7 @@ impl Verifier for Memory {
         self.call("login", |state| {
             Ok(if state.server == secret.expose() { Login::Accepted } else { Login::Refused })
         })
+        .await
     }
 }
 
@@ -216,27 +236,36 @@ impl Sink for MemorySink {
     }
 
     async fn inspect(&self) -> Result<Seen> {
-        self.0.call(format!("{}.inspect", self.1), |state| {
-            let values = &state.copies[&self.1];
-            let content =
-                values.last().map_or(Content::Absent, |value| Content::Value(Secret::new(value.as_str())));
-            Ok(Seen { content, version: Some(VersionId::new(values.len().to_string())), updated_at: None })
-        })
+        self.0
+            .call(format!("{}.inspect", self.1), |state| {
+                let values = &state.copies[&self.1];
+                let content = values
+                    .last()
+                    .map_or(Content::Absent, |value| Content::Value(Secret::new(value.as_str())));
+                Ok(Seen {
+                    content,
+                    version: Some(VersionId::new(values.len().to_string())),
+                    updated_at: None,
+                })
+            })
+            .await
     }
 
     async fn publish(&self, update: &Update<'_>) -> Result<Outcome> {
-        self.0.call(format!("{}.publish", self.1), |state| {
-            let values = state.copies.get_mut(&self.1).expect("the copy exists");
-            let present = values.last().map(|value| Secret::new(value.as_str()));
-            let value = update.value(present.as_ref())?;
-            let outcome = if present == Some(value.clone()) {
-                Outcome::already_done()
-            } else {
-                values.push(value.expose().to_owned());
-                Outcome::changed()
-            };
-            Ok(outcome.version(Some(VersionId::new(values.len().to_string()))))
-        })
+        self.0
+            .call(format!("{}.publish", self.1), |state| {
+                let values = state.copies.get_mut(&self.1).expect("the copy exists");
+                let present = values.last().map(|value| Secret::new(value.as_str()));
+                let value = update.value(present.as_ref())?;
+                let outcome = if present == Some(value.clone()) {
+                    Outcome::already_done()
+                } else {
+                    values.push(value.expose().to_owned());
+                    Outcome::changed()
+                };
+                Ok(outcome.version(Some(VersionId::new(values.len().to_string()))))
+            })
+            .await
     }
 }
 
@@ -247,7 +276,7 @@ impl Consumer for Memory {
     }
 
     async fn check(&self) -> Result<Vec<Finding>> {
-        self.call("consumer.check", |_| Ok(Vec::new()))
+        self.call("consumer.check", |_| Ok(Vec::new())).await
     }
 
     async fn activate(&self, _activation: &Activation<'_>) -> Result<Outcome> {
@@ -257,6 +286,7 @@ impl Consumer for Memory {
             state.starts += 1;
             Ok(Outcome::changed())
         })
+        .await
     }
 }
 
@@ -274,6 +304,7 @@ impl Verification for Memory {
                 Err(Error::new(Kind::Refused, "see the application healthy").later(None))
             }
         })
+        .await
     }
 }
 
@@ -284,7 +315,7 @@ impl Recorder for Memory {
     }
 
     async fn check(&self, _ticket: Option<&str>) -> Result<Vec<Finding>> {
-        self.call("recorder.check", |_| Ok(Vec::new()))
+        self.call("recorder.check", |_| Ok(Vec::new())).await
     }
 
     async fn record(&self, story: &Story, again: bool) -> Result<Outcome> {
@@ -295,6 +326,7 @@ impl Recorder for Memory {
             state.stories.push(story.run);
             Ok(Outcome::changed())
         })
+        .await
     }
 }
 

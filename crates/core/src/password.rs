@@ -102,7 +102,7 @@ impl Policy {
 
     /// Entropy in bits, from below: what the rejection of unlucky draws may cost is taken off.
     pub fn bits(&self) -> f64 {
-        let first = (self.alphabet().len() - self.symbols.len()) as f64;
+        let first = (UPPER.len() + LOWER.len()) as f64;
         let rest = self.alphabet().len() as f64;
         // A draw is rejected when a class is missing or a run of the login appears. For 16
         // characters and more fewer than half of the draws are: that is less than one bit.
