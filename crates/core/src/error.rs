@@ -145,6 +145,11 @@ impl Error {
         self.0.retry
     }
 
+    /// What could not be done, as a sentence.
+    pub fn operation(&self) -> String {
+        format!("cannot {}", self.0.operation)
+    }
+
     /// The reasons, outermost first.
     pub fn causes(&self) -> &[String] {
         &self.0.causes

@@ -17,6 +17,12 @@ const REQUEST_TIMEOUT: Duration = Duration::from_secs(60);
 /// The program's name and version, as every request carries it.
 pub const USER_AGENT: &str = concat!("pgrotate/", env!("CARGO_PKG_VERSION"));
 
+/// Makes ring the cryptography of every rustls client in this process that does not say
+/// otherwise. Gives whether this call did it.
+pub fn install_crypto() -> bool {
+    rustls::crypto::ring::default_provider().install_default().is_ok()
+}
+
 /// TLS with the system's roots and, beside them, the certificates of a PEM file.
 ///
 /// # Errors

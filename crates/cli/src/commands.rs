@@ -1,0 +1,48 @@
+//! The commands, one file each.
+
+mod abort;
+mod check;
+mod completions;
+mod history;
+mod init;
+mod man;
+mod plan;
+mod resume;
+mod rotate;
+mod status;
+
+use clap::Subcommand;
+
+use crate::app::App;
+use crate::exit::{Failure, Status};
+
+/// What a person can ask for.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    Init(init::Args),
+    Check(check::Args),
+    Plan(plan::Args),
+    Rotate(rotate::Args),
+    Resume(resume::Args),
+    Abort(abort::Args),
+    Status(status::Args),
+    History(history::Args),
+    Completions(completions::Args),
+    Man(man::Args),
+}
+
+/// Carries a command out.
+pub(crate) async fn run(app: &App, command: Command) -> Result<Status, Failure> {
+    match command {
+        Command::Init(args) => init::run(app, args).await,
+        Command::Check(args) => check::run(app, args).await,
+        Command::Plan(args) => plan::run(app, args).await,
+        Command::Rotate(args) => rotate::run(app, args).await,
+        Command::Resume(args) => resume::run(app, args).await,
+        Command::Abort(args) => abort::run(app, args).await,
+        Command::Status(args) => status::run(app, args).await,
+        Command::History(args) => history::run(app, args).await,
+        Command::Completions(args) => completions::run(args),
+        Command::Man(args) => man::run(&args),
+    }
+}

@@ -1,0 +1,99 @@
+//! `pgrotate plan ENV`
+
+use pgrotate_core::drift::{self, CopyStatus, Status as Drift};
+use pgrotate_core::plan::{Action, Plan, Step};
+use pgrotate_core::rotation::Rotation;
+use serde_json::json;
+
+use crate::app::{App, known};
+use crate::display::{self, table};
+use crate::exit::{Failure, Status};
+
+/// Show the steps that `rotate` would take, with the state of each copy; changes nothing
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    /// The environment
+    #[arg(value_name = "ENV")]
+    environment: String,
+}
+
+pub(crate) async fn run(app: &App, args: Args) -> Result<Status, Failure> {
+    let config = app.config()?;
+    let environment = known(&config, &args.environment)?;
+    let rotation = app.rotation(&config, &environment)?;
+    let plan = rotation.plan();
+    let drift = drift::status(&rotation).await;
+    if app.json {
+        display::json(&as_json(&rotation, &plan, &drift));
+    } else {
+        display::out(&as_text(&rotation, &plan, &drift));
+    }
+    Ok(Status::Done)
+}
+
+fn as_json(rotation: &Rotation, plan: &Plan, drift: &Drift) -> serde_json::Value {
+    json!({
+        "environment": plan.environment,
+        "hash": plan.hash(),
+        "password": { "length": rotation.policy.length(), "bits": rotation.policy.bits().floor() },
+        "plan": plan,
+        "copies": drift.copies,
+    })
+}
+
+fn as_text(rotation: &Rotation, plan: &Plan, drift: &Drift) -> String {
+    let mut rows = vec![row(1, "lease", None, "one run at a time", None)];
+    for step in &plan.steps {
+        let copy = match &step.action {
+            Action::Publish { copy } | Action::VerifyCopy { copy } | Action::Retire { copy } => {
+                drift.copies.iter().find(|own| own.id == *copy)
+            }
+            _ => None,
+        };
+        let seen = copy.filter(|_| matches!(step.action, Action::Publish { .. }));
+        rows.push(row(rows.len() + 1, step.action.kind(), step.action.subject(), &purpose(rotation, plan, step), seen));
+    }
+    let title = format!(
+        "{} in place: {}\n{} by {}, vault of record {}\n\n",
+        plan.environment,
+        rotation.target,
+        display::bold("password"),
+        plan.authority,
+        plan.vault
+    );
+    format!(
+        "{title}{}\nnew password: {} characters, {:.0} bits\nplan: {}\n",
+        table(&["", "step", "of", "what happens", "now"], rows),
+        rotation.policy.length(),
+        rotation.policy.bits().floor(),
+        plan.hash(),
+    )
+}
+
+fn row(number: usize, kind: &str, subject: Option<&str>, purpose: &str, seen: Option<&CopyStatus>) -> Vec<String> {
+    let now = seen.map(|copy| {
+        let mark = copy.fingerprint.as_ref().map(|mark| format!(" {mark}")).unwrap_or_default();
+        format!("{}{mark}", display::state(copy.state))
+    });
+    vec![number.to_string(), kind.to_owned(), subject.unwrap_or("").to_owned(), purpose.to_owned(), now.unwrap_or_default()]
+}
+
+fn purpose(rotation: &Rotation, plan: &Plan, step: &Step) -> String {
+    match &step.action {
+        Action::Check => "everything is looked at before anything changes".into(),
+        Action::Stage => format!("a new password is stored as pending in {}", plan.vault),
+        Action::Install => format!("{} gets it: the point of no return", plan.authority),
+        Action::Prove => "a fresh login with it".into(),
+        Action::Promote => "pending becomes current, current becomes previous".into(),
+        Action::Publish { .. } => "the copy is brought to it".into(),
+        Action::Activate { .. } => "takes up the new copies".into(),
+        Action::VerifyLogin => "the new password logs in, the old one is refused".into(),
+        Action::VerifyCopy { copy } => {
+            let readable = rotation.copies.iter().any(|own| own.sink.id() == copy && own.sink.capabilities().read_back);
+            if readable { "read back and compared".into() } else { "unseen: this store never gives a value back".into() }
+        }
+        Action::Verify { .. } => "proof from outside".into(),
+        Action::Retire { .. } => "the version before is taken out of use".into(),
+        Action::Record { .. } => "written down".into(),
+    }
+}

@@ -1,0 +1,70 @@
+//! `pgrotate status [ENV]`
+
+use futures::future::join_all;
+use pgrotate_core::drift::{self, State, Status as Drift};
+
+use crate::app::{App, known};
+use crate::display::{self, table};
+use crate::exit::{Failure, Status};
+
+/// Show who holds which version: server, vault of record, every copy
+///
+/// Exit status 4 if something disagrees with the vault of record or could not be asked.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    /// The environment; all of them if none is named
+    #[arg(value_name = "ENV")]
+    environment: Option<String>,
+}
+
+pub(crate) async fn run(app: &App, args: Args) -> Result<Status, Failure> {
+    let config = app.config()?;
+    let environments = match &args.environment {
+        Some(name) => vec![known(&config, name)?],
+        None => config.environments(),
+    };
+    let mut rotations = Vec::new();
+    for environment in &environments {
+        rotations.push(app.rotation(&config, environment)?);
+    }
+    let all = join_all(rotations.iter().map(drift::status)).await;
+    for status in &all {
+        if app.json {
+            display::json(&serde_json::to_value(status).expect("a status has only text in it"));
+        } else {
+            display::out(&as_text(status));
+        }
+    }
+    Ok(if all.iter().any(Drift::drifts) { Status::Drift } else { Status::Done })
+}
+
+fn as_text(status: &Drift) -> String {
+    let mark = |mark: Option<&pgrotate_core::Fingerprint>| mark.map(ToString::to_string).unwrap_or_default();
+    let server = vec![
+        "server".to_owned(),
+        status.server.target.clone(),
+        display::state(status.server.state),
+        mark(status.server.fingerprint.as_ref()),
+        String::new(),
+        status.server.note.clone().unwrap_or_default(),
+    ];
+    let copies = status.copies.iter().enumerate().map(|(place, copy)| {
+        vec![
+            if place == 0 { "vault".to_owned() } else { "copy".to_owned() },
+            copy.id.to_string(),
+            display::state(copy.state),
+            mark(copy.fingerprint.as_ref()),
+            copy.updated_at.map(|at| format!("{at:.0}")).unwrap_or_default(),
+            copy.note.clone().unwrap_or_default(),
+        ]
+    });
+    let rows = std::iter::once(server).chain(copies).collect();
+    let unseen = status.copies.iter().filter(|copy| copy.state == State::Unseen).count();
+    let verdict = match (status.drifts(), unseen) {
+        (true, _) => "something disagrees with the vault of record".to_owned(),
+        (false, 0) => "everything agrees with the vault of record".to_owned(),
+        (false, unseen) => format!("everything that can be seen agrees with the vault of record; {unseen} can't be seen"),
+    };
+    let title = display::bold(status.environment.as_str());
+    format!("{title}\n{}\n{verdict}\n\n", table(&["", "", "state", "fingerprint", "written", "remark"], rows))
+}

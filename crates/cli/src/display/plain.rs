@@ -1,0 +1,52 @@
+//! A run as plain lines, one per step, for logs and pipes.
+
+use std::sync::Mutex;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use pgrotate_core::observer::{Observer, Progress};
+use pgrotate_core::{Environment, RunId};
+
+use super::{err, outcome, seconds};
+
+/// Prints each step when it is done.
+#[derive(Debug, Default)]
+pub(super) struct Lines {
+    began: Mutex<Option<Timestamp>>,
+}
+
+impl Observer for Lines {
+    fn notice(&self, at: Timestamp, environment: &Environment, run: RunId, progress: &Progress<'_>) {
+        let mut began = self.began.lock().expect("no holder of this lock panics");
+        if matches!(progress, Progress::LeaseWanted) {
+            *began = Some(at);
+        }
+        let since = began.map_or(Duration::ZERO, |began| at.duration_since(began).unsigned_abs());
+        if let Some(text) = line(run, progress) {
+            err(&format!("{environment} {:>8}  {text}\n", seconds(since)));
+        }
+    }
+}
+
+/// What there is to say about a piece of news, if anything.
+pub(super) fn line(run: RunId, progress: &Progress<'_>) -> Option<String> {
+    match progress {
+        Progress::LeaseWanted | Progress::StepStarted { .. } | Progress::RunEnded { .. } => None,
+        Progress::LeaseTaken => Some("ok      lease".into()),
+        Progress::RunStarted { plan, resumed } => {
+            let verb = if *resumed { "goes on" } else { "begins" };
+            Some(format!("run     {run} {verb}: {} steps, plan {}", plan.steps.len(), plan.hash().short()))
+        }
+        Progress::StepFinished { step, outcome: what, elapsed } => {
+            let mark = if what.effect == pgrotate_core::journal::Effect::Unseen { "unseen" } else { "ok" };
+            let warnings = what.findings.iter().map(|finding| format!("\n{}", super::finding(finding).trim_end()));
+            let warnings: String = warnings.collect();
+            Some(format!("{mark:<7} {} ({}): {}{warnings}", step.id, seconds(*elapsed), outcome(what)))
+        }
+        Progress::StepFailed { step, error, retry_in: Some(pause) } => {
+            Some(format!("again   {} in {}: {error}", step.id, seconds(*pause)))
+        }
+        Progress::StepFailed { step, error, retry_in: None } => Some(format!("failed  {}: {error}", step.id)),
+        Progress::StepParked { step, .. } => Some(format!("parked  {}", step.id)),
+    }
+}
