@@ -66,7 +66,14 @@ impl Embedded {
         self.release(&lease, result.map(|end| (run, end))).await
     }
 
-    async fn rotate(&self, rotation: &Rotation, run: RunId, plan: Plan, wish: Wish, lease: &Lease) -> Result<End> {
+    async fn rotate(
+        &self,
+        rotation: &Rotation,
+        run: RunId,
+        plan: Plan,
+        wish: Wish,
+        lease: &Lease,
+    ) -> Result<End> {
         let start = Start {
             plan,
             generation: lease.generation,

@@ -53,7 +53,8 @@ fn host() -> String {
 }
 
 fn boot() -> String {
-    fs::read_to_string("/proc/sys/kernel/random/boot_id").map_or_else(|_| "unknown".into(), |id| id.trim().to_owned())
+    fs::read_to_string("/proc/sys/kernel/random/boot_id")
+        .map_or_else(|_| "unknown".into(), |id| id.trim().to_owned())
 }
 
 /// When a process was started, in clock ticks since the boot: field 22 of its stat line. A

@@ -24,10 +24,15 @@ impl Home {
                 .because(why)
                 .hint("name another one with PGROTATE_STATE_DIR")
         };
-        DirBuilder::new().recursive(true).mode(0o700).create(&path).map_err(|error| refuse(error.kind().to_string()))?;
+        DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(&path)
+            .map_err(|error| refuse(error.kind().to_string()))?;
         let metadata = std::fs::metadata(&path).map_err(|error| refuse(error.kind().to_string()))?;
         if metadata.mode() & 0o022 != 0 {
-            return Err(refuse("others than its owner may write to it".into()).hint(format!("chmod 700 {}", path.display())));
+            return Err(refuse("others than its owner may write to it".into())
+                .hint(format!("chmod 700 {}", path.display())));
         }
         Ok(Self(path))
     }
@@ -62,7 +67,8 @@ impl Home {
         entropy.fill(&mut bytes);
         let own = self.0.join(format!("fingerprint.key.{}", std::process::id()));
         let write = || -> std::io::Result<()> {
-            let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&own)?;
+            let mut file =
+                OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&own)?;
             file.write_all(&bytes)?;
             file.sync_all()?;
             let linked = std::fs::hard_link(&own, path);

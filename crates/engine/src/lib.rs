@@ -5,8 +5,8 @@
 //! journaled run is the step) replaces it whole.
 
 pub mod embedded;
-pub mod home;
 pub mod holder;
+pub mod home;
 pub mod sqlite;
 pub mod system;
 

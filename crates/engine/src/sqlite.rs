@@ -75,8 +75,9 @@ impl SqliteStore {
         let connection = Arc::clone(&self.connection);
         let task = tokio::task::spawn_blocking(move || {
             let mut connection = connection.lock().expect("no holder of the connection panics");
-            let transaction =
-                connection.transaction_with_behavior(TransactionBehavior::Immediate).map_err(|error| damaged(&error))?;
+            let transaction = connection
+                .transaction_with_behavior(TransactionBehavior::Immediate)
+                .map_err(|error| damaged(&error))?;
             let result = work(&transaction)?;
             transaction.commit().map_err(|error| damaged(&error))?;
             Ok(result)
@@ -144,7 +145,9 @@ impl Journal for SqliteStore {
             let rows = select
                 .query_map([run.to_string()], |row| row.get::<_, String>(0))
                 .map_err(|error| damaged(&error))?;
-            rows.enumerate().map(|(place, row)| parse(run, place, &row.map_err(|error| damaged(&error))?)).collect()
+            rows.enumerate()
+                .map(|(place, row)| parse(run, place, &row.map_err(|error| damaged(&error))?))
+                .collect()
         })
         .await
     }
@@ -195,7 +198,8 @@ impl Leases for SqliteStore {
     }
 
     async fn renew(&self, lease: &Lease) -> Result<Lease> {
-        let (lease, holder) = (Lease { expires_at: Timestamp::now() + TERM, ..lease.clone() }, self.holder.clone());
+        let (lease, holder) =
+            (Lease { expires_at: Timestamp::now() + TERM, ..lease.clone() }, self.holder.clone());
         self.transaction(move |transaction| {
             if newest(transaction, &lease.environment)? != Some(lease.generation) {
                 return Err(fenced(&lease.environment));
@@ -229,7 +233,8 @@ fn current(transaction: &Transaction<'_>, environment: &Environment) -> Result<O
         .map_err(|error| damaged(&error))?;
     row.map(|(generation, holder, expires_at)| {
         let generation = u64::try_from(generation).map_err(|_| unreadable("it has a negative generation"))?;
-        let expires_at = Timestamp::from_millisecond(expires_at).map_err(|_| unreadable("it has an impossible time"))?;
+        let expires_at =
+            Timestamp::from_millisecond(expires_at).map_err(|_| unreadable("it has an impossible time"))?;
         Ok((Generation(generation), holder.as_deref().and_then(Holder::from_text), expires_at))
     })
     .transpose()
@@ -261,7 +266,8 @@ fn number(generation: Generation) -> i64 {
 
 fn line(record: &Record) -> Result<(i64, String)> {
     let seq = i64::try_from(record.seq).map_err(|_| Error::internal("a run has too many entries"))?;
-    let text = serde_json::to_string(record).map_err(|_| Error::internal("an event could not be written as JSON"))?;
+    let text = serde_json::to_string(record)
+        .map_err(|_| Error::internal("an event could not be written as JSON"))?;
     Ok((seq, text))
 }
 
@@ -287,16 +293,22 @@ fn unreadable(why: &str) -> Error {
 fn damaged(error: &rusqlite::Error) -> Error {
     let (kind, why, hint) = match error.sqlite_error_code() {
         Some(ErrorCode::DiskFull) => (Kind::BadState, "the disk is full", "make room, then resume"),
-        Some(ErrorCode::ReadOnly | ErrorCode::CannotOpen | ErrorCode::PermissionDenied) => {
-            (Kind::Config, "the state folder can't be written", "check its owner and mode, or set PGROTATE_STATE_DIR")
-        }
-        Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => {
-            (Kind::Corrupt, "the file is damaged", "don't edit it; `pgrotate status ENV` shows which password works")
-        }
+        Some(ErrorCode::ReadOnly | ErrorCode::CannotOpen | ErrorCode::PermissionDenied) => (
+            Kind::Config,
+            "the state folder can't be written",
+            "check its owner and mode, or set PGROTATE_STATE_DIR",
+        ),
+        Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => (
+            Kind::Corrupt,
+            "the file is damaged",
+            "don't edit it; `pgrotate status ENV` shows which password works",
+        ),
         Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => {
             (Kind::Busy, "another process holds it for too long", "wait for it, then resume")
         }
-        Some(ErrorCode::SystemIoFailure) => (Kind::BadState, "the disk failed", "check the disk, then resume"),
+        Some(ErrorCode::SystemIoFailure) => {
+            (Kind::BadState, "the disk failed", "check the disk, then resume")
+        }
         _ => (Kind::Corrupt, "SQLite refuses it", "the file may be damaged or of another program"),
     };
     Error::new(kind, "use the journal").because(why).hint(hint)
