@@ -1,0 +1,44 @@
+//! The passwords and tokens of a sandbox: made afresh each time, so that none stands in the source.
+
+use crate::error::{Error, Result};
+
+const ALPHABET: &[u8; 62] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789";
+
+/// Fills a buffer with the operating system's randomness.
+pub(crate) fn fill_random(buffer: &mut [u8]) -> Result<()> {
+    getrandom::fill(buffer)
+        .map_err(|error| Error::new(format!("no randomness from the operating system: {error}")))
+}
+
+/// Letters and digits from the operating system's randomness.
+pub(crate) fn alphanumeric(length: usize) -> Result<String> {
+    let mut text = String::with_capacity(length);
+    let mut buffer = [0_u8; 64];
+    while text.len() < length {
+        fill_random(&mut buffer)?;
+        // 248 is the greatest multiple of 62 in a byte: what lies above would favour the first letters.
+        let fair = buffer.iter().filter(|byte| **byte < 248);
+        let letters = fair.map(|byte| char::from(ALPHABET[usize::from(byte % 62)]));
+        text.extend(letters.take(length - text.len()));
+    }
+    Ok(text)
+}
+
+/// A password that Azure takes for a server's administrator: three classes of characters.
+pub(crate) fn password() -> Result<String> {
+    // The fixed beginning guarantees the classes; 29 characters of randomness follow.
+    Ok(format!("Pw0{}", alphanumeric(29)?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_password_is_alphanumeric_long_enough_and_new_each_time() {
+        let (first, second) = (password().unwrap(), password().unwrap());
+        assert_eq!(first.len(), 32);
+        assert!(first.bytes().all(|byte| byte.is_ascii_alphanumeric()));
+        assert_ne!(first, second);
+    }
+}
