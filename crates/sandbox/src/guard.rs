@@ -90,7 +90,7 @@ pub(crate) fn run() {
     for line in std::io::stdin().lock().lines().map_while(std::result::Result::ok) {
         charge.learn(&line);
     }
-    charge.clean_up();
+    charge.clean_up(PATIENCE);
 }
 
 impl Charge {
@@ -109,11 +109,11 @@ impl Charge {
         }
     }
 
-    fn clean_up(&self) {
+    fn clean_up(&self, patience: Duration) {
         for (group, signal) in &self.groups {
             let _ = kill_process_group(*group, *signal);
         }
-        let deadline = Instant::now() + PATIENCE;
+        let deadline = Instant::now() + patience;
         while Instant::now() < deadline && self.groups.iter().any(|(group, _)| exists(*group)) {
             std::thread::sleep(Duration::from_millis(20));
         }
@@ -168,7 +168,7 @@ mod tests {
             .unwrap();
         let group = Pid::from_child(&child);
         let charge = Charge { groups: vec![(group, Signal::TERM)], folders: vec![inner.clone()] };
-        charge.clean_up();
+        charge.clean_up(Duration::from_millis(100));
         child.wait().unwrap();
         assert!(!inner.exists());
         // The group's second process was the shell's child; it goes with the group, not with the shell.

@@ -47,13 +47,14 @@ impl Launcher {
         &self.guard
     }
 
-    /// A command with an empty environment that will get `on_death` when the sandbox ends without stopping it.
+    /// A command with an empty environment that gets `on_death` (SIGKILL or SIGQUIT) when the sandbox ends without
+    /// stopping it.
     pub(crate) fn command(&self, program: &Path, on_death: Signal) -> Command {
         let mut command = match &self.setpriv {
             Some(setpriv) => {
                 let mut command = Command::new(setpriv);
-                let signal = on_death.as_raw().to_string();
-                command.args(["--pdeathsig", &signal, "--"]).arg(program);
+                let signal = if on_death == Signal::QUIT { "QUIT" } else { "KILL" };
+                command.args(["--pdeathsig", signal, "--"]).arg(program);
                 command
             }
             None => Command::new(program),
