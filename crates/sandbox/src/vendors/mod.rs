@@ -13,7 +13,10 @@
 //! | GitHub, 1Password Connect, webhooks, Jira | `router` of each | any |
 
 mod app_service;
+mod azure_access;
+mod azure_arm;
 mod azure_sign_in;
+mod call;
 mod control;
 mod github;
 mod jira;
@@ -40,6 +43,8 @@ use futures::future::BoxFuture;
 use jiff::Timestamp;
 use serde_json::Value;
 use tokio::sync::broadcast;
+
+use self::azure_access::AzureAccess;
 
 /// The real PostgreSQL servers behind the server resources.
 pub(crate) trait ServerControl: Send + Sync {
@@ -150,6 +155,34 @@ pub(crate) struct Environment {
     pub(crate) app_settings: BTreeMap<String, String>,
 }
 
+impl Environment {
+    /// The resource group of all its Azure resources.
+    pub(crate) fn resource_group(&self) -> String {
+        format!("rg-mindwell-{}", self.name)
+    }
+
+    /// The server resource.
+    pub(crate) fn server(&self) -> String {
+        format!("pgflex-mindwell-{}", self.name)
+    }
+
+    /// The key vault.
+    pub(crate) fn vault(&self) -> String {
+        format!("kv-mindwell-{}", self.name)
+    }
+
+    /// The App Service site.
+    pub(crate) fn app(&self) -> String {
+        format!("mindwell-{}-api", self.name)
+    }
+
+    /// Whether a text speaks of this environment: its name as a word of its own, as in `pgflex-mindwell-dev`.
+    pub(crate) fn is_named_in(&self, text: &str) -> bool {
+        text.split(|character: char| !character.is_ascii_alphanumeric())
+            .any(|word| word.eq_ignore_ascii_case(&self.name))
+    }
+}
+
 /// Everything that the stand-ins are made from.
 pub(crate) struct World {
     /// The environments, in their order.
@@ -203,10 +236,16 @@ impl Vendors {
     /// applications.
     pub(crate) fn new(world: &World) -> Self {
         let sign_in = Arc::new(AzureSignIn::new(world));
-        let key_vault = Arc::new(KeyVault::new(world, sign_in.clone()));
-        let app_service = Arc::new(AppService::new(world, sign_in.clone(), key_vault.clone()));
-        let resource_manager =
-            Arc::new(ResourceManager::new(world, sign_in.clone(), key_vault.clone(), app_service.clone()));
+        let access = Arc::new(AzureAccess::default());
+        let key_vault = Arc::new(KeyVault::new(world, sign_in.clone(), access.clone()));
+        let app_service = Arc::new(AppService::new(world, sign_in.clone(), access.clone(), key_vault.clone()));
+        let resource_manager = Arc::new(ResourceManager::new(
+            world,
+            sign_in.clone(),
+            access.clone(),
+            key_vault.clone(),
+            app_service.clone(),
+        ));
         Self {
             sign_in,
             resource_manager,
