@@ -4,6 +4,9 @@
 //! line, into a bounded log that can be followed.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::fs::{File, OpenOptions};
+use std::io::Write;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -17,7 +20,7 @@ use tokio::io::{AsyncBufReadExt, AsyncRead, BufReader};
 use tokio::sync::broadcast;
 
 use crate::error::{Context, Error, Result};
-use crate::process::{Launcher, Process, free_port, is_executable, wait_for_port};
+use crate::process::{Launcher, Process, direct_client, free_port, is_executable, wait_for_port};
 use crate::vendors::{AppControl, LogLine};
 
 /// How many lines the log keeps.
@@ -40,8 +43,9 @@ pub(crate) struct Application {
 }
 
 impl Application {
-    /// An application that is not started yet. `service` is its folder, `home` what it gets as its home.
-    pub(crate) fn new(launcher: Arc<Launcher>, service: &Path, home: &Path) -> Result<Self> {
+    /// An application that is not started yet. `service` is its folder, `home` what it gets as its home, and `log` a
+    /// file for those who look for the reason of a failed start.
+    pub(crate) fn new(launcher: Arc<Launcher>, service: &Path, home: &Path, log: &Path) -> Result<Self> {
         let server = service.join(".venv/bin/uvicorn");
         if !is_executable(&server) {
             return Err(Error::new(format!("{} is missing: run `make setup`", server.display())));
@@ -52,7 +56,7 @@ impl Application {
             home: home.to_owned(),
             port: free_port()?,
             launcher,
-            log: Arc::new(Log::new()),
+            log: Arc::new(Log::new(log)?),
             starts: AtomicU64::new(0),
             running: tokio::sync::Mutex::default(),
         })
@@ -78,6 +82,18 @@ impl Application {
         let ready = wait_for_port(process, self.port, START_PATIENCE).await;
         self.starts.fetch_add(1, Ordering::SeqCst);
         ready
+    }
+
+    /// An error if it can't say of itself that it reaches its database.
+    pub(crate) async fn check_health(&self) -> Result<()> {
+        let url = format!("http://{}/api/healthz", self.host());
+        let answer = direct_client()?.get(&url).send().await.context(|| format!("{url} does not answer"))?;
+        let status = answer.status();
+        if status.is_success() {
+            Ok(())
+        } else {
+            Err(Error::new(format!("{url} was answered with {status}")))
+        }
     }
 
     fn spawn(&self, settings: &BTreeMap<String, String>) -> Result<Process> {
@@ -113,16 +129,21 @@ impl Application {
 struct Log {
     lines: Mutex<VecDeque<LogLine>>,
     followers: broadcast::Sender<LogLine>,
+    file: File,
 }
 
 impl Log {
-    fn new() -> Self {
-        Self { lines: Mutex::default(), followers: broadcast::Sender::new(1024) }
+    fn new(file: &Path) -> Result<Self> {
+        let file = OpenOptions::new().create(true).append(true).mode(0o600).open(file);
+        let file = file.context(|| "cannot open the application's log".into())?;
+        Ok(Self { lines: Mutex::default(), followers: broadcast::Sender::new(1024), file })
     }
 
     fn add(&self, text: String) {
         let mut lines = self.lines.lock().unwrap_or_else(PoisonError::into_inner);
         let line = LogLine { at: Timestamp::now(), text };
+        // The file only helps to find a fault; a full disk must not silence the stream.
+        let _ = writeln!(&self.file, "{:.9} {}", line.at, line.text);
         if lines.len() == LOG_LINES {
             lines.pop_front();
         }
@@ -171,18 +192,25 @@ mod tests {
 
     #[test]
     fn a_follower_sees_each_line_once() {
-        let log = Log::new();
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let log = Log::new(file.path()).unwrap();
         log.add("before".into());
         let (past, mut future) = log.follow();
         log.add("after".into());
         assert_eq!(past.iter().map(|line| line.text.as_str()).collect::<Vec<_>>(), ["before"]);
         assert_eq!(future.try_recv().unwrap().text, "after");
         assert!(future.try_recv().is_err());
+        let written = std::fs::read_to_string(file.path()).unwrap();
+        assert!(
+            written.lines().all(|line| line.contains("Z ")) && written.contains("Z after\n"),
+            "{written}"
+        );
     }
 
     #[test]
     fn the_log_forgets_its_oldest_lines() {
-        let log = Log::new();
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let log = Log::new(file.path()).unwrap();
         for number in 0..LOG_LINES + 2 {
             log.add(number.to_string());
         }

@@ -28,7 +28,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use serde_json::json;
+use serde::Serialize;
 use tracing_subscriber::EnvFilter;
 
 use crate::error::{Context, Result};
@@ -128,15 +128,24 @@ fn run(up: Up, lifetime: Lifetime) -> Result<()> {
     })
 }
 
+/// The one line on stdout.
+#[derive(Serialize)]
+struct Ready {
+    ready: bool,
+    config: PathBuf,
+    control: String,
+}
+
 /// Starts everything, says so, and stays until it is dropped.
 async fn live(options: &Options, launcher: Arc<Launcher>) -> Result<()> {
     let world = Arc::new(World::start(options, launcher).await?);
     let control = Bound::new().await?;
-    let ready = json!({
-        "ready": true,
-        "config": world.config_path(),
-        "control": format!("http://127.0.0.1:{}", control.port()),
-    });
+    let ready = Ready {
+        ready: true,
+        config: world.config_path().to_owned(),
+        control: format!("http://127.0.0.1:{}", control.port()),
+    };
+    let ready = serde_json::to_string(&ready).context(|| "cannot say that the sandbox is ready".into())?;
     control.serve_unrecorded(control::router(world));
     let mut stdout = std::io::stdout();
     writeln!(stdout, "{ready}").and_then(|()| stdout.flush()).context(|| "cannot write to stdout".into())?;

@@ -16,7 +16,7 @@ use rustix::process::Signal;
 use serde_json::{Value, json};
 
 use crate::error::{Context, Error, Result};
-use crate::process::{Launcher, Process, free_port, is_executable, wait_for_port};
+use crate::process::{Launcher, Process, direct_client, free_port, is_executable, wait_for_port};
 use crate::vendors::Copy;
 
 /// Python starts slowly on a busy machine.
@@ -125,12 +125,6 @@ fn spawn(launcher: &Launcher, program: &Path, port: u16, log: &Path) -> Result<P
     command.stdout(Stdio::from(log)).stderr(Stdio::from(also));
     command.env("PATH", "/usr/local/bin:/usr/bin:/bin").env("LANG", "C.UTF-8");
     Ok(launcher.spawn("moto", command, Signal::KILL)?.0)
-}
-
-/// A client that goes straight to the loopback, whatever proxy the environment names.
-fn direct_client() -> Result<Client> {
-    let client = Client::builder().no_proxy().redirect(reqwest::redirect::Policy::none()).build();
-    client.context(|| "cannot make an HTTP client".into())
 }
 
 #[derive(Clone)]

@@ -175,6 +175,12 @@ pub(crate) async fn wait_for_port(process: &Process, port: u16, patience: Durati
     }
 }
 
+/// A client that goes straight to the loopback, whatever proxy the environment names.
+pub(crate) fn direct_client() -> Result<reqwest::Client> {
+    let client = reqwest::Client::builder().no_proxy().redirect(reqwest::redirect::Policy::none()).build();
+    client.context(|| "cannot make an HTTP client".into())
+}
+
 /// A free port for a child to bind. Taken from below the range that the kernel gives to outgoing connections, so that
 /// it stays free while the child is down for a restart.
 pub(crate) fn free_port() -> Result<u16> {

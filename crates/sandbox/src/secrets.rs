@@ -24,10 +24,21 @@ pub(crate) fn alphanumeric(length: usize) -> Result<String> {
     Ok(text)
 }
 
-/// A password that Azure takes for a server's administrator: three classes of characters.
-pub(crate) fn password() -> Result<String> {
-    // The fixed beginning guarantees the classes; 29 characters of randomness follow.
-    Ok(format!("Pw0{}", alphanumeric(29)?))
+/// A password that Azure takes for a server's administrator `login`: of three classes, and without a run of three
+/// characters of the login. It may come back to the server when a rotation is rolled back.
+pub(crate) fn password(login: &str) -> Result<String> {
+    loop {
+        // The beginning sees to the classes; 29 random characters follow.
+        let password = format!("Pw0{}", alphanumeric(29)?);
+        if !shares_a_run(&password, login) {
+            return Ok(password);
+        }
+    }
+}
+
+fn shares_a_run(password: &str, login: &str) -> bool {
+    let (password, login) = (password.to_ascii_lowercase(), login.to_ascii_lowercase());
+    login.as_bytes().windows(3).any(|run| password.as_bytes().windows(3).any(|other| other == run))
 }
 
 #[cfg(test)]
@@ -36,9 +47,15 @@ mod tests {
 
     #[test]
     fn a_password_is_alphanumeric_long_enough_and_new_each_time() {
-        let (first, second) = (password().unwrap(), password().unwrap());
+        let (first, second) = (password("mindwelladmin").unwrap(), password("mindwelladmin").unwrap());
         assert_eq!(first.len(), 32);
         assert!(first.bytes().all(|byte| byte.is_ascii_alphanumeric()));
         assert_ne!(first, second);
+    }
+
+    #[test]
+    fn a_run_of_the_login_is_seen_in_either_case() {
+        assert!(shares_a_run("xxDWExx", "mindwelladmin"));
+        assert!(!shares_a_run("xxDWxx", "mindwelladmin"));
     }
 }

@@ -121,6 +121,10 @@ impl World {
             let vendors =
                 Vendors::new(&listeners.vendors(&seeds, &environments, credentials, options.typical));
             vendors.app_service.start_all().await;
+            for environment in &environments {
+                let healthy = environment.application.check_health().await;
+                healthy.context(|| format!("the application of {} is not healthy", environment.name))?;
+            }
             Ok((environments, vendors))
         };
         let (moto, (environments, vendors)) = futures::try_join!(moto, rest)?;
@@ -160,7 +164,8 @@ impl Tools<'_> {
         let Seed { name, password, .. } = seed;
         let home = self.premises.scratch(&format!("{name}-home"));
         // Before the cluster: a missing virtual environment is told at once.
-        let application = Application::new(self.launcher.clone(), &self.service, &home)?;
+        let app_log = self.premises.path(&format!("logs/app-{name}.log"));
+        let application = Application::new(self.launcher.clone(), &self.service, &home, &app_log)?;
         let folders = postgres::Folders {
             cluster: self.premises.scratch(name),
             log: self.premises.path(&format!("logs/postgres-{name}.log")),
@@ -214,14 +219,10 @@ impl Listeners {
         let on = |name: &str, bound: &Bound| format!("https://{name}:{}", bound.port());
         let described: Vec<vendors::Environment> =
             seeds.iter().zip(environments).map(|(seed, environment)| environment.described(seed)).collect();
-        let servers = described
-            .iter()
-            .zip(environments)
-            .map(|(named, real)| (format!("pgflex-mindwell-{}", named.name), real.cluster.clone()));
-        let apps = described
-            .iter()
-            .zip(environments)
-            .map(|(named, real)| (format!("mindwell-{}-api", named.name), real.application.clone()));
+        let servers =
+            described.iter().zip(environments).map(|(named, real)| (named.server(), real.cluster.clone()));
+        let apps =
+            described.iter().zip(environments).map(|(named, real)| (named.app(), real.application.clone()));
         vendors::World {
             endpoints: Endpoints {
                 sign_in: on("localhost", &self.azure),
@@ -291,7 +292,7 @@ impl Environment {
             password: seed.password.clone(),
             database_url,
             app_host: self.application.host(),
-            app_settings: other_settings(&self.name),
+            app_settings: BTreeMap::new(),
         }
     }
 }
@@ -372,7 +373,11 @@ fn seeds(names: &[String], subscriptions: &BTreeMap<String, String>) -> Result<V
         if seeds.iter().any(|seed| seed.name == *name) {
             return Err(Error::new(format!("the environment {name} is named twice")));
         }
-        seeds.push(Seed { name: name.clone(), subscription: subscription.clone(), password: password()? });
+        seeds.push(Seed {
+            name: name.clone(),
+            subscription: subscription.clone(),
+            password: password(postgres::USER)?,
+        });
     }
     Ok(seeds)
 }
@@ -390,18 +395,6 @@ fn credentials(tenant: &str) -> Result<Credentials> {
         jira_email: "rotation@mindwell.example".into(),
         jira_token: alphanumeric(40)?,
     })
-}
-
-/// Settings that a rotation has to leave alone, with the characters that break careless code.
-fn other_settings(environment: &str) -> BTreeMap<String, String> {
-    let settings = [
-        ("APP_ENVIRONMENT", environment),
-        ("FEATURE_FLAGS", "notes=on;beta=\"off\""),
-        ("GREETING", "Grüße & \\backslash\\ 'quoted' $HOME"),
-        ("EMPTY", ""),
-        ("SCM_DO_BUILD_DURING_DEPLOYMENT", "true"),
-    ];
-    settings.map(|(name, value)| (name.to_owned(), value.to_owned())).into()
 }
 
 /// An agent's file with lines that a rotation has to leave alone.
