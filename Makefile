@@ -1,0 +1,91 @@
+# The only list of commands: people and CI call these targets and nothing else. Each one installs
+# what it needs where it is missing (Debian, with root or sudo), so a fresh clone can start anywhere.
+
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+MAKEFLAGS += --no-print-directory --no-builtin-rules
+.DEFAULT_GOAL := help
+# Parallel work is cargo's; two of these targets at once would only mix their output.
+.NOTPARALLEL:
+
+# What is installed where there is none; a version that is already there is taken as it is.
+NEXTEST_VERSION := 0.9.143
+DENY_VERSION := 0.20.2
+cargo-install = { echo "building $(1) $(2), once; this takes some minutes"; cargo install --quiet --locked --version $(2) $(1); }
+
+BACKEND := examples/mindwell/services/backend
+SHELL_SCRIPTS := .ci/run $(wildcard scripts/*.sh) $(BACKEND)/startup.sh
+
+.PHONY: help
+help: ## lists the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-9s %s\n", $$1, $$2 }' Makefile
+
+# ---------------------------------------------------------------- what the targets need
+
+.PHONY: setup
+setup: cargo packages venvs nextest ## everything that building, testing and the demo need, once
+
+.PHONY: cargo
+cargo:
+	@command -v cargo >/dev/null || { echo "error: no cargo; install Rust from https://rustup.rs" >&2; exit 1; }
+
+# PostgreSQL's server binaries, a C compiler (ring, SQLite), Python with venv.
+.PHONY: packages
+packages:
+	@scripts/install-packages.sh compiler python postgresql
+
+.PHONY: venvs
+venvs: packages
+	@scripts/make-venv.sh $(BACKEND)/.venv $(BACKEND)/requirements.txt
+	@scripts/make-venv.sh target/venv/sandbox crates/sandbox/requirements.txt
+
+.PHONY: nextest
+nextest: cargo packages
+	@cargo nextest --version >/dev/null 2>&1 || $(call cargo-install,cargo-nextest,$(NEXTEST_VERSION))
+
+# Only `lint` wants these two.
+.PHONY: cargo-deny
+cargo-deny: cargo packages
+	@cargo deny --version >/dev/null 2>&1 || $(call cargo-install,cargo-deny,$(DENY_VERSION))
+
+.PHONY: shellcheck
+shellcheck:
+	@scripts/install-packages.sh shellcheck
+
+# rustup's minimal profile comes without them.
+.PHONY: components
+components: cargo
+	@cargo fmt --version >/dev/null 2>&1 && cargo clippy --version >/dev/null 2>&1 || rustup component add rustfmt clippy
+
+# ---------------------------------------------------------------- building and showing
+
+.PHONY: build
+build: cargo packages ## builds pgrotate and its sandbox
+	cargo build --workspace --locked
+
+.PHONY: demo
+demo: venvs build ## rotates dev, staging and prod in a sandbox (PGROTATE_DEMO_LATENCY=instant|typical)
+	@scripts/demo.sh
+
+# ---------------------------------------------------------------- proving
+
+.PHONY: test
+test: setup ## every test: Rust, documentation examples, the example's Python
+	cargo nextest run --workspace --locked
+	cargo test --doc --workspace --locked
+	cd $(BACKEND) && .venv/bin/python -m unittest discover -s tests -t .
+
+.PHONY: lint
+lint: components shellcheck cargo-deny ## formatting, clippy, scripts, the example's Python, licences and banned crates
+	cargo fmt --all --check
+	cargo clippy --workspace --all-targets --locked -- -D warnings
+	shellcheck $(SHELL_SCRIPTS)
+	PYTHONPYCACHEPREFIX=target/pycache python3 -m compileall -q $(BACKEND)/app $(BACKEND)/migrations $(BACKEND)/tests
+	cargo deny --locked check bans licenses sources
+
+# ---------------------------------------------------------------- leaving
+
+.PHONY: clean
+clean: ## removes everything that was built, the virtual environments included
+	rm -rf target $(BACKEND)/.venv
+	find examples -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,3 @@
+"""MindWell's mood diary: a small service on FastAPI, SQLAlchemy with asyncpg, and Alembic."""
+
+__version__ = "1.4.0"
