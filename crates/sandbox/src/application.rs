@@ -20,7 +20,7 @@ use tokio::io::{AsyncBufReadExt, AsyncRead, BufReader};
 use tokio::sync::broadcast;
 
 use crate::error::{Context, Error, Result};
-use crate::process::{Launcher, Process, direct_client, free_port, is_executable, wait_for_port};
+use crate::process::{Launcher, Port, Process, direct_client, is_executable, wait_for_port};
 use crate::vendors::{AppControl, LogLine};
 
 /// How many lines the log keeps.
@@ -34,7 +34,7 @@ const STOP_PATIENCE: Duration = Duration::from_secs(5);
 pub(crate) struct Application {
     service: PathBuf,
     home: PathBuf,
-    port: u16,
+    port: Port,
     launcher: Arc<Launcher>,
     log: Arc<Log>,
     starts: AtomicU64,
@@ -54,7 +54,7 @@ impl Application {
         Ok(Self {
             service: service.to_owned(),
             home: home.to_owned(),
-            port: free_port()?,
+            port: Port::reserve()?,
             launcher,
             log: Arc::new(Log::new(log)?),
             starts: AtomicU64::new(0),
@@ -64,7 +64,7 @@ impl Application {
 
     /// Its host and port.
     pub(crate) fn host(&self) -> String {
-        format!("127.0.0.1:{}", self.port)
+        format!("127.0.0.1:{}", self.port.number())
     }
 
     /// How often it has been started.
@@ -79,7 +79,7 @@ impl Application {
             process.stop(Signal::TERM, STOP_PATIENCE).await;
         }
         let process = running.insert(self.spawn(settings)?);
-        let ready = wait_for_port(process, self.port, START_PATIENCE).await;
+        let ready = wait_for_port(process, self.port.number(), START_PATIENCE).await;
         self.starts.fetch_add(1, Ordering::SeqCst);
         ready
     }
@@ -105,7 +105,7 @@ impl Application {
         // The platform's own variables win over settings of the same name, and nothing else is inherited.
         let programs = format!("{}:/usr/local/bin:/usr/bin:/bin", self.service.join(".venv/bin").display());
         command.env("PATH", programs).env("HOME", &self.home).env("LANG", "C.UTF-8");
-        command.env("HOST", "127.0.0.1").env("PORT", self.port.to_string());
+        command.env("HOST", "127.0.0.1").env("PORT", self.port.number().to_string());
         let (process, pipes) = self.launcher.spawn("the application", command, Signal::KILL)?;
         self.capture(pipes.stdout);
         self.capture(pipes.stderr);

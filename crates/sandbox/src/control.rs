@@ -52,7 +52,7 @@ async fn state_of(world: &World, environment: &Environment) -> Result<Value> {
     Ok(json!({
         "postgres": {
             "host": "localhost",
-            "port": environment.cluster.port,
+            "port": environment.cluster.port(),
             "database": DATABASE,
             "user": USER,
             "password": environment.cluster.password(),

@@ -16,7 +16,7 @@ use rustix::process::Signal;
 use serde_json::{Value, json};
 
 use crate::error::{Context, Error, Result};
-use crate::process::{Launcher, Process, direct_client, free_port, is_executable, wait_for_port};
+use crate::process::{Launcher, Port, Process, direct_client, is_executable, wait_for_port};
 use crate::vendors::Copy;
 
 /// Python starts slowly on a busy machine.
@@ -27,32 +27,18 @@ pub(crate) struct Moto {
     base: String,
     region: String,
     client: Client,
+    _port: Port,
 }
 
 impl Moto {
     /// Starts moto from a virtual environment.
     pub(crate) async fn start(launcher: &Launcher, program: &Path, region: &str, log: &Path) -> Result<Self> {
-        let mut attempts = 0;
-        loop {
-            attempts += 1;
-            let port = free_port()?;
-            let mut process = spawn(launcher, program, port, log)?;
-            match wait_for_port(&process, port, PATIENCE).await {
-                Ok(()) => {
-                    return Ok(Self {
-                        base: format!("http://127.0.0.1:{port}"),
-                        region: region.to_owned(),
-                        client: direct_client()?,
-                    });
-                }
-                Err(error) => {
-                    process.stop(Signal::KILL, PATIENCE).await;
-                    if attempts == 3 {
-                        return Err(error).context(|| format!("moto does not start, see {}", log.display()));
-                    }
-                }
-            }
-        }
+        let port = Port::reserve()?;
+        let process = spawn(launcher, program, port.number(), log)?;
+        let ready = wait_for_port(&process, port.number(), PATIENCE).await;
+        ready.context(|| format!("moto does not start, see {}", log.display()))?;
+        let base = format!("http://127.0.0.1:{}", port.number());
+        Ok(Self { base, region: region.to_owned(), client: direct_client()?, _port: port })
     }
 
     /// Creates a secret that holds a plain string.

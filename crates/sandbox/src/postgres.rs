@@ -17,7 +17,7 @@ use tokio_postgres::{Client, NoTls};
 
 use crate::ca::Leaf;
 use crate::error::{Context, Result};
-use crate::process::{Identity, Launcher, Process, free_port, is_executable};
+use crate::process::{Identity, Launcher, Port, Process, is_executable};
 
 /// The administrator's role, by the runbook.
 pub(crate) const USER: &str = "mindwelladmin";
@@ -45,8 +45,7 @@ pub(crate) struct Folders {
 
 /// A running cluster.
 pub(crate) struct Cluster {
-    /// Its port on the loopback.
-    pub(crate) port: u16,
+    port: Port,
     folder: PathBuf,
     password: Mutex<String>,
 }
@@ -96,7 +95,11 @@ impl Cluster {
         password: &str,
     ) -> Result<Arc<Self>> {
         initialize(launcher, installation, &folders.cluster, leaf).await?;
-        let (port, superuser) = start(launcher, installation, folders).await?;
+        let port = Port::reserve()?;
+        let process = spawn(launcher, installation, folders, port.number())?;
+        let superuser = wait_until_ready(&process, &folders.cluster, port.number()).await;
+        let superuser =
+            superuser.context(|| format!("PostgreSQL does not start, see {}", folders.log.display()))?;
         let cluster = Self { port, folder: folders.cluster.clone(), password: Mutex::default() };
         let role = format!("CREATE ROLE {USER} LOGIN CREATEDB CREATEROLE NOSUPERUSER");
         // One statement each: a database can't be created in the transaction that a joined text would be.
@@ -112,7 +115,7 @@ impl Cluster {
         let verifier = postgres_protocol::password::scram_sha_256(password.as_bytes());
         let role = user.replace('"', "\"\"");
         let statement = format!("ALTER ROLE \"{role}\" PASSWORD '{verifier}'");
-        let superuser = connect(&self.folder, self.port).await?;
+        let superuser = connect(&self.folder, self.port.number()).await?;
         superuser
             .batch_execute(&statement)
             .await
@@ -121,6 +124,11 @@ impl Cluster {
             password.clone_into(&mut self.password.lock().unwrap_or_else(PoisonError::into_inner));
         }
         Ok(())
+    }
+
+    /// Its port on the loopback.
+    pub(crate) const fn port(&self) -> u16 {
+        self.port.number()
     }
 
     /// The administrator's present password.
@@ -185,26 +193,6 @@ fn settings(folder: &Path) -> String {
          max_wal_size = '64MB'\n\
          min_wal_size = '32MB'\n"
     )
-}
-
-/// Starts the server. Another program may take the port between the choice and the start; then another is chosen.
-async fn start(launcher: &Launcher, installation: &Installation, folders: &Folders) -> Result<(u16, Client)> {
-    let mut attempts = 0;
-    loop {
-        attempts += 1;
-        let port = free_port()?;
-        let mut process = spawn(launcher, installation, folders, port)?;
-        match wait_until_ready(&process, &folders.cluster, port).await {
-            Ok(superuser) => return Ok((port, superuser)),
-            Err(error) => {
-                process.stop(Signal::QUIT, Duration::from_secs(5)).await;
-                if attempts == 3 {
-                    return Err(error)
-                        .context(|| format!("PostgreSQL does not start, see {}", folders.log.display()));
-                }
-            }
-        }
-    }
 }
 
 fn spawn(launcher: &Launcher, installation: &Installation, folders: &Folders, port: u16) -> Result<Process> {

@@ -5,7 +5,7 @@
 //! util-linux's `setpriv` is installed, the kernel's parent-death signal. The kernel sends that when the *thread*
 //! that started the child ends; the sandbox runs on its main thread alone.
 
-use std::net::{Ipv4Addr, TcpListener};
+use std::net::Ipv4Addr;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
@@ -14,12 +14,12 @@ use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process_group};
 use tokio::io::AsyncReadExt;
+use tokio::net::TcpSocket;
 use tokio::process::{ChildStderr, ChildStdout, Command};
 use tokio::sync::watch;
 
 use crate::error::{Context, Error, Result};
 use crate::guard::Guard;
-use crate::secrets::fill_random;
 
 /// The user and group that a child runs as.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -181,18 +181,32 @@ pub(crate) fn direct_client() -> Result<reqwest::Client> {
     client.context(|| "cannot make an HTTP client".into())
 }
 
-/// A free port for a child to bind. Taken from below the range that the kernel gives to outgoing connections, so that
-/// it stays free while the child is down for a restart.
-pub(crate) fn free_port() -> Result<u16> {
-    for _ in 0..200 {
-        let mut random = [0_u8; 2];
-        fill_random(&mut random)?;
-        let port = 20_000 + u16::from_ne_bytes(random) % 12_000;
-        if TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_ok() {
-            return Ok(port);
-        }
+/// A port of the loopback that is kept for a child, also while the child is down for a restart.
+///
+/// The socket is bound but never listens. The kernel then gives the port to nobody else, while a child that sets
+/// SO_REUSEADDR, as every server does, may listen on it.
+pub(crate) struct Port {
+    number: u16,
+    _bound: TcpSocket,
+}
+
+impl Port {
+    /// Takes any free port.
+    pub(crate) fn reserve() -> Result<Self> {
+        let socket = TcpSocket::new_v4().and_then(|socket| {
+            socket.set_reuseaddr(true)?;
+            socket.bind((Ipv4Addr::LOCALHOST, 0).into())?;
+            Ok(socket)
+        });
+        let socket = socket.context(|| "there is no free port on 127.0.0.1".into())?;
+        let number = socket.local_addr().context(|| "cannot tell the port".into())?.port();
+        Ok(Self { number, _bound: socket })
     }
-    Err(Error::new("no free port between 20000 and 32000 on 127.0.0.1"))
+
+    /// Its number.
+    pub(crate) const fn number(&self) -> u16 {
+        self.number
+    }
 }
 
 /// The first executable of that name in PATH, or where Debian keeps system programs.
@@ -209,13 +223,21 @@ pub(crate) fn is_executable(path: &Path) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::net::TcpListener;
+
     use super::*;
 
-    #[test]
-    fn a_free_port_lies_outside_the_range_for_outgoing_connections() {
-        let port = free_port().unwrap();
-        assert!((20_000..32_000).contains(&port));
-        TcpListener::bind((Ipv4Addr::LOCALHOST, port)).unwrap();
+    #[tokio::test]
+    async fn a_reserved_port_goes_to_one_child_at_a_time_and_again_to_the_next() {
+        let ports: Vec<Port> = (0..50).map(|_| Port::reserve().unwrap()).collect();
+        let numbers: std::collections::BTreeSet<u16> = ports.iter().map(Port::number).collect();
+        assert_eq!(numbers.len(), ports.len(), "no port is reserved twice");
+        for _ in 0..2 {
+            // The standard library sets SO_REUSEADDR, as servers do.
+            let child = TcpListener::bind((Ipv4Addr::LOCALHOST, ports[0].number())).unwrap();
+            assert!(TcpListener::bind((Ipv4Addr::LOCALHOST, ports[0].number())).is_err());
+            drop(child);
+        }
     }
 
     #[test]

@@ -66,6 +66,9 @@ pub(crate) struct Entry {
     pub(crate) status: Option<u16>,
     /// From arrival to answer.
     pub(crate) latency_ms: Option<u64>,
+    /// The caller went away before the answer.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub(crate) abandoned: bool,
     /// The fault that hit it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) fault: Option<Kind>,
@@ -126,31 +129,19 @@ impl Recorder {
         let (parts, body) = request.into_parts();
         // A request that did not arrive whole has not arrived.
         let body = axum::body::to_bytes(Body::new(body), BODY_LIMIT).await.map_err(|_| Dropped)?;
-        let seq = self.open(system, &parts, &body);
+        let mut flight = InFlight { seq: self.open(system, &parts, &body), recorder: &self, landed: false };
         let mut hits = self.hits(system, &parts);
         if let Some(hit) = hits.first() {
-            self.change(seq, |entry| entry.fault = Some(hit.fault.kind));
+            flight.change(|entry| entry.fault = Some(hit.fault.kind));
         }
         tokio::time::sleep(self.latency).await;
-        let response = self.spoilt(&mut hits, router, Request::from_parts(parts, Body::from(body))).await?;
-        self.change(seq, |entry| {
-            entry.status = Some(response.status().as_u16());
+        let answer = spoilt(&mut hits, router, Request::from_parts(parts, Body::from(body))).await;
+        flight.landed = true;
+        flight.change(|entry| {
+            entry.status = answer.as_ref().ok().map(|response| response.status().as_u16());
             entry.latency_ms = u64::try_from(arrived.elapsed().as_millis()).ok();
         });
-        Ok(response)
-    }
-
-    async fn spoilt(
-        &self,
-        hits: &mut [Hit],
-        router: Router,
-        request: Request<Body>,
-    ) -> Result<Response<Body>, Dropped> {
-        if let Some(response) = spoil(hits, When::Before).await? {
-            return Ok(response);
-        }
-        let answer = carry_out(router, request).await;
-        Ok(spoil(hits, When::After).await?.unwrap_or(answer))
+        answer
     }
 
     fn hits(&self, system: &str, parts: &Parts) -> Vec<Hit> {
@@ -182,6 +173,7 @@ impl Recorder {
             operation: operation(&parts.headers).to_owned(),
             status: None,
             latency_ms: None,
+            abandoned: false,
             fault: None,
         });
         drop(entries);
@@ -206,6 +198,36 @@ impl Recorder {
     fn entries(&self) -> MutexGuard<'_, Entries> {
         self.entries.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// A request that has arrived. If it is dropped before it lands, the caller has gone away.
+struct InFlight<'a> {
+    seq: u64,
+    recorder: &'a Recorder,
+    landed: bool,
+}
+
+impl InFlight<'_> {
+    fn change(&self, change: impl FnOnce(&mut Entry)) {
+        self.recorder.change(self.seq, change);
+    }
+}
+
+impl Drop for InFlight<'_> {
+    fn drop(&mut self) {
+        if !self.landed {
+            self.change(|entry| entry.abandoned = true);
+        }
+    }
+}
+
+/// Carries a request out between the faults that hit it.
+async fn spoilt(hits: &mut [Hit], router: Router, request: Request<Body>) -> Result<Response<Body>, Dropped> {
+    if let Some(response) = spoil(hits, When::Before).await? {
+        return Ok(response);
+    }
+    let answer = carry_out(router, request).await;
+    Ok(spoil(hits, When::After).await?.unwrap_or(answer))
 }
 
 /// Lets the faults of one side of the effect happen, in the order they were set.
@@ -384,7 +406,7 @@ mod tests {
         recorder.faults().set(fault(json!({"when": "after", "kind": "drop"}))).unwrap();
         assert!(send(&recorder, "/").await.is_err());
         let entry = recorder.requests().remove(0);
-        assert_eq!((entry.status, entry.fault), (None, Some(Kind::Drop)));
+        assert_eq!((entry.status, entry.fault, entry.abandoned), (None, Some(Kind::Drop), false));
         assert_eq!(send(&recorder, "/").await.unwrap().status(), 200);
     }
 
@@ -403,6 +425,7 @@ mod tests {
         begun.recv().await.unwrap();
         caller.abort();
         tokio::time::timeout(Duration::from_secs(5), finished.recv()).await.unwrap().unwrap();
+        assert!(recorder.requests()[0].abandoned);
     }
 
     #[tokio::test]

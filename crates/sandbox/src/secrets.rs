@@ -4,18 +4,13 @@ use crate::error::{Error, Result};
 
 const ALPHABET: &[u8; 62] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789";
 
-/// Fills a buffer with the operating system's randomness.
-pub(crate) fn fill_random(buffer: &mut [u8]) -> Result<()> {
-    getrandom::fill(buffer)
-        .map_err(|error| Error::new(format!("no randomness from the operating system: {error}")))
-}
-
 /// Letters and digits from the operating system's randomness.
 pub(crate) fn alphanumeric(length: usize) -> Result<String> {
     let mut text = String::with_capacity(length);
     let mut buffer = [0_u8; 64];
     while text.len() < length {
-        fill_random(&mut buffer)?;
+        getrandom::fill(&mut buffer)
+            .map_err(|error| Error::new(format!("no randomness from the operating system: {error}")))?;
         // 248 is the greatest multiple of 62 in a byte: what lies above would favour the first letters.
         let fair = buffer.iter().filter(|byte| **byte < 248);
         let letters = fair.map(|byte| char::from(ALPHABET[usize::from(byte % 62)]));

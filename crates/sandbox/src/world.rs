@@ -174,7 +174,7 @@ impl Tools<'_> {
         let cluster = Cluster::start(self.launcher, &self.installation, &folders, &leaf, password).await;
         let cluster = cluster.context(|| format!("no PostgreSQL for {name}"))?;
         let env_file = self.premises.path(&format!("agents/{name}/.config/mindwell/{name}.env"));
-        self.premises.write(&env_file, &env_file_text(name, &postgres::url(cluster.port, password)))?;
+        self.premises.write(&env_file, &env_file_text(name, &postgres::url(cluster.port(), password)))?;
         Ok(Environment { name: name.clone(), cluster, application: Arc::new(application), env_file })
     }
 }
@@ -193,7 +193,7 @@ impl Listeners {
     fn places<'a>(&self, premises: &Premises, service: &'a Path, environments: &[Environment]) -> Places<'a> {
         let places = environments.iter().map(|environment| Place {
             name: environment.name.clone(),
-            postgres_port: environment.cluster.port,
+            postgres_port: environment.cluster.port(),
             app_url: format!("http://{}", environment.application.host()),
         });
         Places {
@@ -283,7 +283,7 @@ impl Listeners {
 impl Environment {
     /// Itself, as the vendors are told of it.
     fn described(&self, seed: &Seed) -> vendors::Environment {
-        let database_url = postgres::url(self.cluster.port, &seed.password);
+        let database_url = postgres::url(self.cluster.port(), &seed.password);
         vendors::Environment {
             name: self.name.clone(),
             subscription: seed.subscription.clone(),

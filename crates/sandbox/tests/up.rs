@@ -177,6 +177,32 @@ async fn a_held_request_waits_for_the_deletion_of_the_faults() {
 }
 
 #[tokio::test]
+async fn a_caller_that_dies_while_it_is_held_changes_nothing() {
+    let sandbox = Sandbox::up(&["--env", "dev"]).await;
+    let azure = azure_client(&sandbox).await;
+    sandbox.fault(json!({"method": "PUT", "when": "before", "kind": "hold"})).await;
+    let held = tokio::spawn(async move { azure.put_secret("database-url", "held").await });
+    sandbox.wait_for_request(|request| request["method"] == "PUT").await;
+    held.abort();
+    sandbox.wait_for_request(|request| request["abandoned"] == true).await;
+    sandbox.clear_faults().await;
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    assert_eq!(sandbox.state().await["dev"]["copies"]["azure_key_vault:database-url"]["versions"], 1);
+}
+
+#[tokio::test]
+async fn typical_latency_is_felt() {
+    let sandbox = Sandbox::up(&["--env", "dev", "--latency", "typical"]).await;
+    let azure = azure_client(&sandbox).await;
+    let asked = Instant::now();
+    azure.change_password("Typical0Typical0Typical0").await;
+    assert!(asked.elapsed() >= Duration::from_secs(5), "the operation took {:?}", asked.elapsed());
+    for request in sandbox.get("/_sandbox/requests").await.as_array().unwrap() {
+        assert!(request["latency_ms"].as_u64().unwrap() >= 100, "{request}");
+    }
+}
+
+#[tokio::test]
 async fn a_fault_that_makes_no_sense_is_refused() {
     let sandbox = Sandbox::up(&["--env", "dev"]).await;
     for fault in
