@@ -98,7 +98,7 @@ impl World {
         let service = service.canonicalize().context(|| format!("cannot find {}", service.display()))?;
         let moto_program = moto::program(&options.repository)?;
         let installation = Installation::find()?;
-        let premises = Premises::claim(&options.dir, launcher.guard())?;
+        let premises = Premises::claim(&options.dir, seeds.len(), launcher.guard())?;
         let authority = Authority::new()?;
         let pace = if options.typical { Duration::from_millis(100) } else { Duration::ZERO };
         let recorder = Arc::new(Recorder::new(pace, options.record_bodies));
