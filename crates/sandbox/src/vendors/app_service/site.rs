@@ -58,7 +58,9 @@ impl Site {
             ("FEATURE_FLAGS", ""),
             (
                 "SMTP_PASSWORD",
-                &format!("@Microsoft.KeyVault(SecretUri=https://{vault}.vault.azure.net/secrets/smtp-password/)"),
+                &format!(
+                    "@Microsoft.KeyVault(SecretUri=https://{vault}.vault.azure.net/secrets/smtp-password/)"
+                ),
             ),
         ] {
             settings.entry(name.to_owned()).or_insert_with(|| value.to_owned());
@@ -296,7 +298,8 @@ impl Site {
         if let Ok((_, active)) = &reference.outcome {
             properties["activeVersion"] = json!(active);
         }
-        let mut resource = self.child(&format!("config/configreferences/appsettings/{name}"), name, &properties);
+        let mut resource =
+            self.child(&format!("config/configreferences/appsettings/{name}"), name, &properties);
         resource["type"] = json!(format!("{}/config/configreferences", self.kind()));
         Some(resource)
     }

@@ -97,8 +97,11 @@ impl Server {
         match what {
             "state" => properties["state"] = json!(value.as_str().ok_or("state takes a name")?),
             "replica" => {
-                let role =
-                    if value.as_bool().ok_or("replica takes true or false")? { "AsyncReplica" } else { "Primary" };
+                let role = if value.as_bool().ok_or("replica takes true or false")? {
+                    "AsyncReplica"
+                } else {
+                    "Primary"
+                };
                 properties["replicationRole"] = json!(role);
                 properties["replica"]["role"] = json!(role);
             }
@@ -139,7 +142,9 @@ impl Server {
                 return Err(ArmFailure::new(409, "ServerIsNotReady", text));
             }
         }
-        let Some(password) = request["properties"]["administratorLoginPassword"].as_str() else { return Ok(()) };
+        let Some(password) = request["properties"]["administratorLoginPassword"].as_str() else {
+            return Ok(());
+        };
         if !matches!(self.property("replicationRole"), "Primary" | "None") {
             let text = format!("The administrator's password can't be changed on the read replica {name}.");
             return Err(ArmFailure::new(400, "OperationNotAllowedOnReadReplica", text));
@@ -323,9 +328,8 @@ impl ResourceManager {
         let environment = target.environment;
         let operation = Operation::new(&environment.name);
         let version = target.call.query("api-version").unwrap_or_default();
-        let url = |kind| {
-            operation.url(&self.endpoints.resource_manager, &environment.subscription, kind, version)
-        };
+        let url =
+            |kind| operation.url(&self.endpoints.resource_manager, &environment.subscription, kind, version);
         let (poll, location) = (url("azureAsyncOperation"), url("operationResults"));
         let identifier = format!(
             "tenantId={},objectId={}/{}/{}",
@@ -334,8 +338,7 @@ impl ResourceManager {
             REGION.1,
             random_guid()
         );
-        let body =
-            json!({"operation": "UpsertServerManagementOperationV2", "startTime": operation.started});
+        let body = json!({"operation": "UpsertServerManagementOperationV2", "startTime": operation.started});
         let id = operation.id.clone();
         lock(&self.operations).push(operation);
         tokio::spawn(self.clone().carry_out(environment.name.clone(), id, password, failing));
