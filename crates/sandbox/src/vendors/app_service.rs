@@ -237,7 +237,9 @@ impl AppService {
             }
             ("GET", ["instances"]) => {
                 admit("instances/read", false)?;
-                self.show(target, name, slot, Site::instances_resource)
+                self.show(target, name, slot, |site| {
+                    site.instances_resource(self.apps.starts(&site.environment.app()))
+                })
             }
             ("GET", ["basicpublishingcredentialspolicies", which @ ("scm" | "ftp")]) => {
                 admit("basicPublishingCredentialsPolicies/read", false)?;

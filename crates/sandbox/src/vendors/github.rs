@@ -37,7 +37,6 @@ const USER: &str = "rotation-bot";
 pub(crate) struct GitHub {
     base: String,
     token: String,
-    environments: Vec<Environment>,
     state: Mutex<Hub>,
 }
 
@@ -120,7 +119,6 @@ impl GitHub {
         Self {
             base: world.endpoints.github.clone(),
             token: world.credentials.github_token.clone(),
-            environments: world.environments.clone(),
             state: Mutex::new(hub),
         }
     }

@@ -71,7 +71,7 @@ pub(crate) trait AppControl: Send + Sync {
         settings: BTreeMap<String, String>,
     ) -> BoxFuture<'a, Result<(), String>>;
 
-    /// How often the application has been started.
+    /// How often the application has been started: its container's name tells.
     fn starts(&self, app: &str) -> u64;
 
     /// The recent lines of the application's output, oldest first, and those to come; taken under one lock, so that
@@ -288,11 +288,6 @@ impl Vendors {
         let mut comments = self.github.comments(environment);
         comments.extend(self.jira.comments(environment));
         comments
-    }
-
-    /// The password that a server was last given through Azure Resource Manager, or the one it began with.
-    pub(crate) fn server_password(&self, environment: &str) -> Option<String> {
-        self.resource_manager.server_password(environment)
     }
 
     fn environment(&self, name: &str) -> Option<&Environment> {

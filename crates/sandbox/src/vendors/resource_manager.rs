@@ -70,15 +70,6 @@ impl ResourceManager {
         Router::new().fallback(serve).with_state(self)
     }
 
-    /// The password that this interface has last set on an environment's server; before, the one it began with.
-    pub(crate) fn server_password(&self, environment: &str) -> Option<String> {
-        let servers = lock(&self.servers);
-        servers
-            .iter()
-            .find(|server| server.environment.name == environment)
-            .map(|server| server.password.clone())
-    }
-
     /// Puts an environment into a state that a test wants to see handled.
     pub(crate) fn set(&self, environment: &Environment, what: &str, value: &Value) -> Result<(), String> {
         match what {

@@ -249,14 +249,19 @@ impl Site {
         self.child(&format!("config/{what}"), what, &properties)
     }
 
-    pub(super) fn instances_resource(&self) -> Value {
+    /// The one instance; its container has another name after each of the application's starts.
+    pub(super) fn instances_resource(&self, starts: u64) -> Value {
         let instance = "b3d4e5f60718293a4b5c6d7e8f901234";
+        let container = format!("{}_{starts}_{}", self.label(), &instance[..8]);
         json!({
             "value": [{
                 "id": format!("{}/instances/{instance}", self.id()),
                 "name": instance,
                 "type": format!("{}/instances", self.kind()),
-                "properties": {"state": if self.stopped { "STOPPED" } else { "READY" }},
+                "properties": {
+                    "state": if self.stopped { "STOPPED" } else { "READY" },
+                    "containers": {"main": {"id": instance, "name": container}},
+                },
             }],
         })
     }

@@ -200,7 +200,9 @@ async fn the_site_says_where_its_scm_site_is() {
     let policy = format!("{APP}/basicPublishingCredentialsPolicies/scm");
     assert_eq!(sandbox.arm("GET", &policy, None).await.expect(200).body["properties"]["allow"], false);
     let instances = sandbox.arm("GET", &format!("{APP}/instances"), None).await.expect(200);
-    assert_eq!(instances.body["value"][0]["properties"]["state"], "READY");
+    let instance = &instances.body["value"][0]["properties"];
+    assert_eq!(instance["state"], "READY");
+    assert_eq!(instance["containers"]["main"]["name"], "mindwell-dev-api_1_b3d4e5f6");
     for what in ["web", "logs"] {
         let config = sandbox.arm("GET", &format!("{APP}/config/{what}"), None).await.expect(200);
         assert_eq!(config.body["name"], what);

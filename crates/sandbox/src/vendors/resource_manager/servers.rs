@@ -22,8 +22,6 @@ const READ_ONLY: [&str; 5] =
 /// A server resource.
 pub(super) struct Server {
     pub(super) environment: Environment,
-    /// The password that the real server was last given.
-    pub(super) password: String,
     resource: Value,
     /// What the next operation ends with instead of success.
     failing: Option<Value>,
@@ -83,12 +81,7 @@ impl Server {
                 "version": "15",
             },
         });
-        Self {
-            environment: environment.clone(),
-            password: environment.password.clone(),
-            resource,
-            failing: None,
-        }
+        Self { environment: environment.clone(), resource, failing: None }
     }
 
     /// Puts the server into a state that a test wants to see handled.
@@ -383,11 +376,7 @@ impl ResourceManager {
     async fn set_password(&self, environment: &str, password: &str) -> Result<(), String> {
         let server = self.environments.iter().find(|candidate| candidate.name == environment);
         let server = server.ok_or("no such server")?;
-        self.control.set_password(&server.server(), &server.postgres_user, password).await?;
-        for server in lock(&self.servers).iter_mut().filter(|server| server.environment.name == environment) {
-            password.clone_into(&mut server.password);
-        }
-        Ok(())
+        self.control.set_password(&server.server(), &server.postgres_user, password).await
     }
 
     /// A poll of an operation by either of its URLs.
