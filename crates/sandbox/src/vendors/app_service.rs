@@ -111,7 +111,8 @@ impl AppService {
             "reference" => {
                 let name = text("name").unwrap_or("DATABASE_URL").to_owned();
                 let secret = text("secret").ok_or("reference takes {name?, secret, version?}")?;
-                let version = text("version").map_or_else(String::new, |version| format!(";SecretVersion={version}"));
+                let version =
+                    text("version").map_or_else(String::new, |version| format!(";SecretVersion={version}"));
                 let vault = environment.vault();
                 let literal = format!("@Microsoft.KeyVault(VaultName={vault};SecretName={secret}{version})");
                 self.change_settings(index, |settings| drop(settings.insert(name, literal)));
@@ -236,7 +237,9 @@ impl AppService {
             }
             ("GET", ["instances"]) => {
                 admit("instances/read", false)?;
-                self.show(target, name, slot, Site::instances_resource)
+                self.show(target, name, slot, |site| {
+                    site.instances_resource(self.apps.starts(&site.environment.app()))
+                })
             }
             ("GET", ["basicpublishingcredentialspolicies", which @ ("scm" | "ftp")]) => {
                 admit("basicPublishingCredentialsPolicies/read", false)?;
@@ -257,12 +260,7 @@ impl AppService {
         self.gate.admit(&target.environment.name, &format!("{kind}/{action}"), target.scope(), changes)
     }
 
-    fn find(
-        &self,
-        target: &ArmCall<'_>,
-        name: &str,
-        slot: Option<&str>,
-    ) -> Result<SiteIndex, ArmFailure> {
+    fn find(&self, target: &ArmCall<'_>, name: &str, slot: Option<&str>) -> Result<SiteIndex, ArmFailure> {
         let sites = lock(&self.sites);
         let found = sites.iter().position(|site| {
             site.is_in(target.environment)
@@ -287,7 +285,12 @@ impl AppService {
     }
 
     /// The settings' names keep their case, so the one asked for is taken as the caller spelt it.
-    fn reference(&self, target: &ArmCall<'_>, name: &str, slot: Option<&str>) -> Result<Response, ArmFailure> {
+    fn reference(
+        &self,
+        target: &ArmCall<'_>,
+        name: &str,
+        slot: Option<&str>,
+    ) -> Result<Response, ArmFailure> {
         let index = self.find(target, name, slot)?;
         let key = target.rest.last().copied().unwrap_or_default();
         let sites = lock(&self.sites);

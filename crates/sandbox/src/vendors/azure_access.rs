@@ -128,7 +128,10 @@ mod tests {
         assert!(!access.allows("dev", "Microsoft.KeyVault/vaults/secrets/setSecret/action"));
         assert!(access.allows("staging", "Microsoft.DBforPostgreSQL/flexibleServers/write"));
         let shown = access.permissions("dev");
-        assert_eq!(shown["value"][0]["notActions"], json!(["Microsoft.DBforPostgreSQL/flexibleServers/write"]));
+        assert_eq!(
+            shown["value"][0]["notActions"],
+            json!(["Microsoft.DBforPostgreSQL/flexibleServers/write"])
+        );
         assert_eq!(
             shown["value"][0]["notDataActions"],
             json!(["Microsoft.KeyVault/vaults/secrets/setSecret/action"])

@@ -128,7 +128,11 @@ pub(crate) fn environment_of<'a>(
                 && environment.resource_group().eq_ignore_ascii_case(group)
         })
         .ok_or_else(|| {
-            ArmFailure::new(404, "ResourceGroupNotFound", format!("Resource group '{group}' could not be found."))
+            ArmFailure::new(
+                404,
+                "ResourceGroupNotFound",
+                format!("Resource group '{group}' could not be found."),
+            )
         })
 }
 

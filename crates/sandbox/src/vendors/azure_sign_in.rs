@@ -135,7 +135,9 @@ impl AzureSignIn {
     fn audience(&self, scope: &str) -> Option<(Audience, String)> {
         let resource = scope.strip_suffix("/.default").unwrap_or(scope);
         let audience = match resource.trim_end_matches('/') {
-            "https://management.azure.com" | "https://management.core.windows.net" => Audience::ResourceManager,
+            "https://management.azure.com" | "https://management.core.windows.net" => {
+                Audience::ResourceManager
+            }
             "https://vault.azure.net" => Audience::KeyVault,
             "https://appservice.azure.com" => Audience::AppService,
             other if other == self.resource_manager => Audience::ResourceManager,
@@ -164,15 +166,15 @@ impl AzureSignIn {
             "ver": "1.0",
         });
         let token = format!("{}.{}.", encode(&json!({"typ": "JWT", "alg": "none"})), encode(&claims));
-        lock(&self.tokens)
-            .insert(token.clone(), Token { audience, resource: resource.to_owned(), expires });
+        lock(&self.tokens).insert(token.clone(), Token { audience, resource: resource.to_owned(), expires });
         token
     }
 
     /// The token endpoint, of both versions: `scope` in the second, `resource` in the first.
     fn token(&self, tenant: &str, call: &Call) -> Result<Value, Denial> {
         if tenant != self.tenant {
-            let text = format!("Tenant '{tenant}' not found. Check to make sure you have the correct tenant ID.");
+            let text =
+                format!("Tenant '{tenant}' not found. Check to make sure you have the correct tenant ID.");
             return Err(Denial(400, "invalid_request", 90002, text));
         }
         match call.form("grant_type").as_deref() {

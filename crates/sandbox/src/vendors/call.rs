@@ -109,7 +109,9 @@ impl Call {
 
     /// A field of a form body.
     pub(crate) fn form(&self, name: &str) -> Option<String> {
-        url::form_urlencoded::parse(&self.body).find(|(key, _)| key == name).map(|(_, value)| value.into_owned())
+        url::form_urlencoded::parse(&self.body)
+            .find(|(key, _)| key == name)
+            .map(|(_, value)| value.into_owned())
     }
 }
 

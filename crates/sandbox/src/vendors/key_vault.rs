@@ -67,8 +67,12 @@ impl KeyVault {
             );
             secrets.insert("database-url".to_owned(), Secret::seed(&environment.database_url, None, tags));
             secrets.insert("smtp-password".to_owned(), Secret::seed("not-ours-to-change", None, json!({})));
-            let vault =
-                Vault { environment: environment.name.clone(), policy: None, behind_firewall: false, secrets };
+            let vault = Vault {
+                environment: environment.name.clone(),
+                policy: None,
+                behind_firewall: false,
+                secrets,
+            };
             (environment.vault(), vault)
         });
         Self {
@@ -132,7 +136,11 @@ impl KeyVault {
             None => secret.latest(),
             Some(version) => secret.version(version).ok_or("SecretVersionNotFound")?,
         };
-        if found.enabled { Ok((found.value.clone(), found.id.clone())) } else { Err("AccessToKeyVaultDenied") }
+        if found.enabled {
+            Ok((found.value.clone(), found.id.clone()))
+        } else {
+            Err("AccessToKeyVaultDenied")
+        }
     }
 
     /// What the control interface shows of an environment's secrets.
@@ -151,7 +159,8 @@ impl KeyVault {
     pub(crate) fn set(&self, environment: &Environment, what: &str, value: &Value) -> Result<(), String> {
         let mut vaults = lock(&self.vaults);
         let vault = vaults.get_mut(&environment.vault()).ok_or("no such vault")?;
-        let name = value.as_str().or_else(|| value["secret"].as_str()).unwrap_or_default().to_ascii_lowercase();
+        let name =
+            value.as_str().or_else(|| value["secret"].as_str()).unwrap_or_default().to_ascii_lowercase();
         let text = |key: &str| value[key].as_str().map(str::to_owned);
         match what {
             "firewall" => vault.behind_firewall = value.as_bool().ok_or("firewall takes true or false")?,
@@ -189,7 +198,9 @@ impl Vault {
     /// What stands between the caller and an operation: firewall first, then rights.
     fn admit(&self, access: &AzureAccess, vault: &str, right: Right, client: &str) -> Result<(), Failure> {
         if self.behind_firewall {
-            let text = format!("Client address is not authorized and caller is not a trusted service. Vault: {vault}");
+            let text = format!(
+                "Client address is not authorized and caller is not a trusted service. Vault: {vault}"
+            );
             return Err(Failure::inner(403, "Forbidden", "ForbiddenByFirewall", text));
         }
         let Right(permission, data_action) = right;
@@ -228,10 +239,12 @@ async fn serve(State(service): State<Arc<KeyVault>>, request: Request) -> Respon
     let vault = call.host_label().to_owned();
     let outcome = match call.query("api-version") {
         None | Some("") => Err(Failure::bad("api-version must be specified".to_owned())),
-        Some(version) if !(version.starts_with("7.") || version.starts_with("202")) => Err(Failure::bad(format!(
-            "The specified version ({version}) is not recognized. Consider using the latest supported version \
+        Some(version) if !(version.starts_with("7.") || version.starts_with("202")) => {
+            Err(Failure::bad(format!(
+                "The specified version ({version}) is not recognized. Consider using the latest supported version \
              (2026-04-01)."
-        ))),
+            )))
+        }
         Some(_) => service.dispatch(&vault, &call),
     };
     outcome.unwrap_or_else(Failure::into_response)
@@ -259,7 +272,8 @@ impl KeyVault {
             }
             ("GET", ["secrets"]) => {
                 admit(vault, LIST)?;
-                let live = |secret: &mut Secret| (secret.stage() == Stage::Live).then(|| secret.latest().clone());
+                let live =
+                    |secret: &mut Secret| (secret.stage() == Stage::Live).then(|| secret.latest().clone());
                 let items = vault.secrets.iter_mut().filter_map(|(name, secret)| {
                     live(secret).map(|latest| latest.item(&format!("{url}/secrets/{name}")))
                 });
@@ -301,7 +315,9 @@ impl KeyVault {
                 vault.secrets.remove(&name.to_ascii_lowercase());
                 Ok(empty(204))
             }
-            _ => Err(Failure::bad(format!("Method {} does not allow operation on {}", call.method, call.path))),
+            _ => {
+                Err(Failure::bad(format!("Method {} does not allow operation on {}", call.method, call.path)))
+            }
         }
     }
 }

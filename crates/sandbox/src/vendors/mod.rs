@@ -25,6 +25,9 @@ mod onepassword;
 mod resource_manager;
 mod webhook;
 
+#[cfg(test)]
+mod testing;
+
 pub(crate) use app_service::AppService;
 pub(crate) use azure_sign_in::AzureSignIn;
 pub(crate) use control::apply;
@@ -68,7 +71,7 @@ pub(crate) trait AppControl: Send + Sync {
         settings: BTreeMap<String, String>,
     ) -> BoxFuture<'a, Result<(), String>>;
 
-    /// How often the application has been started.
+    /// How often the application has been started: its container's name tells.
     fn starts(&self, app: &str) -> u64;
 
     /// The recent lines of the application's output, oldest first, and those to come; taken under one lock, so that
@@ -238,7 +241,8 @@ impl Vendors {
         let sign_in = Arc::new(AzureSignIn::new(world));
         let access = Arc::new(AzureAccess::default());
         let key_vault = Arc::new(KeyVault::new(world, sign_in.clone(), access.clone()));
-        let app_service = Arc::new(AppService::new(world, sign_in.clone(), access.clone(), key_vault.clone()));
+        let app_service =
+            Arc::new(AppService::new(world, sign_in.clone(), access.clone(), key_vault.clone()));
         let resource_manager = Arc::new(ResourceManager::new(
             world,
             sign_in.clone(),
@@ -262,19 +266,31 @@ impl Vendors {
     /// The copies of one environment by id (`azure_key_vault:database-url`), those of AWS and of the env file not
     /// among them.
     pub(crate) fn copies(&self, environment: &str) -> BTreeMap<String, Copy> {
-        let _ = environment;
-        BTreeMap::new()
+        let Some(environment) = self.environment(environment) else { return BTreeMap::new() };
+        let mut copies = BTreeMap::new();
+        copies.extend(self.onepassword.copies(environment));
+        copies.extend(self.key_vault.copies(environment));
+        copies.extend(self.app_service.copies(environment));
+        copies.extend(self.github.copies(environment));
+        copies
     }
 
     /// The chat messages that name an environment, oldest first: `{"at","form","text"}`.
     pub(crate) fn messages(&self, environment: &str) -> Vec<Value> {
-        let _ = environment;
-        Vec::new()
+        self.environment(environment)
+            .map(|environment| self.webhook.messages(environment))
+            .unwrap_or_default()
     }
 
-    /// The ticket comments that name an environment, oldest first: `{"at","system","ticket","body"}`.
+    /// The ticket comments that name an environment, GitHub's first: `{"at","system","ticket","body"}`.
     pub(crate) fn comments(&self, environment: &str) -> Vec<Value> {
-        let _ = environment;
-        Vec::new()
+        let Some(environment) = self.environment(environment) else { return Vec::new() };
+        let mut comments = self.github.comments(environment);
+        comments.extend(self.jira.comments(environment));
+        comments
+    }
+
+    fn environment(&self, name: &str) -> Option<&Environment> {
+        self.environments.iter().find(|environment| environment.name == name)
     }
 }

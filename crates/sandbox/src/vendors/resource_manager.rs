@@ -70,18 +70,13 @@ impl ResourceManager {
         Router::new().fallback(serve).with_state(self)
     }
 
-    /// The password that this interface has last set on an environment's server; before, the one it began with.
-    pub(crate) fn server_password(&self, environment: &str) -> Option<String> {
-        let servers = lock(&self.servers);
-        servers.iter().find(|server| server.environment.name == environment).map(|server| server.password.clone())
-    }
-
     /// Puts an environment into a state that a test wants to see handled.
     pub(crate) fn set(&self, environment: &Environment, what: &str, value: &Value) -> Result<(), String> {
         match what {
             "deny" => {
                 let actions = value.as_array().ok_or("deny takes a list of actions")?;
-                let actions = actions.iter().filter_map(|action| action.as_str().map(str::to_owned)).collect();
+                let actions =
+                    actions.iter().filter_map(|action| action.as_str().map(str::to_owned)).collect();
                 self.access.deny(&environment.name, actions);
             }
             "lock" => self.access.set_lock(&environment.name, value.as_str().map(str::to_owned)),
@@ -283,9 +278,10 @@ impl ResourceManager {
 
 fn unauthenticated(service: &ResourceManager, refusal: Refusal) -> Response {
     let (code, text) = match refusal {
-        Refusal::Missing => {
-            ("AuthenticationFailed", "Authentication failed. The 'Authorization' header is missing.".to_owned())
-        }
+        Refusal::Missing => (
+            "AuthenticationFailed",
+            "Authentication failed. The 'Authorization' header is missing.".to_owned(),
+        ),
         Refusal::Unknown => ("InvalidAuthenticationToken", "The access token is invalid.".to_owned()),
         Refusal::Expired => {
             let text = "The access token expiry UTC time is earlier than current UTC time.".to_owned();

@@ -90,7 +90,9 @@ fn follow(
             None => std::future::pending().await,
             Some(receiver) => match receiver.recv().await {
                 Ok(line) => written(&line),
-                Err(RecvError::Lagged(count)) => format!("{count} lines were dropped: the reader was too slow.\n"),
+                Err(RecvError::Lagged(count)) => {
+                    format!("{count} lines were dropped: the reader was too slow.\n")
+                }
                 Err(RecvError::Closed) => return None,
             },
         };

@@ -58,7 +58,9 @@ impl Site {
             ("FEATURE_FLAGS", ""),
             (
                 "SMTP_PASSWORD",
-                &format!("@Microsoft.KeyVault(SecretUri=https://{vault}.vault.azure.net/secrets/smtp-password/)"),
+                &format!(
+                    "@Microsoft.KeyVault(SecretUri=https://{vault}.vault.azure.net/secrets/smtp-password/)"
+                ),
             ),
         ] {
             settings.entry(name.to_owned()).or_insert_with(|| value.to_owned());
@@ -247,14 +249,19 @@ impl Site {
         self.child(&format!("config/{what}"), what, &properties)
     }
 
-    pub(super) fn instances_resource(&self) -> Value {
+    /// The one instance; its container has another name after each of the application's starts.
+    pub(super) fn instances_resource(&self, starts: u64) -> Value {
         let instance = "b3d4e5f60718293a4b5c6d7e8f901234";
+        let container = format!("{}_{starts}_{}", self.label(), &instance[..8]);
         json!({
             "value": [{
                 "id": format!("{}/instances/{instance}", self.id()),
                 "name": instance,
                 "type": format!("{}/instances", self.kind()),
-                "properties": {"state": if self.stopped { "STOPPED" } else { "READY" }},
+                "properties": {
+                    "state": if self.stopped { "STOPPED" } else { "READY" },
+                    "containers": {"main": {"id": instance, "name": container}},
+                },
             }],
         })
     }
@@ -296,7 +303,8 @@ impl Site {
         if let Ok((_, active)) = &reference.outcome {
             properties["activeVersion"] = json!(active);
         }
-        let mut resource = self.child(&format!("config/configreferences/appsettings/{name}"), name, &properties);
+        let mut resource =
+            self.child(&format!("config/configreferences/appsettings/{name}"), name, &properties);
         resource["type"] = json!(format!("{}/config/configreferences", self.kind()));
         Some(resource)
     }

@@ -303,7 +303,8 @@ impl Vault {
     /// Answers at once; the name comes back at `until`.
     pub(super) fn recover(&mut self, url: &str, name: &str, until: Instant) -> Result<Response, Failure> {
         self.deleted(url, name)?;
-        let secret = self.secrets.get_mut(&name.to_ascii_lowercase()).ok_or_else(|| Failure::not_found(name))?;
+        let secret =
+            self.secrets.get_mut(&name.to_ascii_lowercase()).ok_or_else(|| Failure::not_found(name))?;
         secret.stage = Stage::Recovering(until);
         Ok(reply(200, secret.latest().item(&format!("{url}/secrets/{name}/{}", secret.latest().id))))
     }

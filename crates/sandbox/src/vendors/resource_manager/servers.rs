@@ -22,8 +22,6 @@ const READ_ONLY: [&str; 5] =
 /// A server resource.
 pub(super) struct Server {
     pub(super) environment: Environment,
-    /// The password that the real server was last given.
-    pub(super) password: String,
     resource: Value,
     /// What the next operation ends with instead of success.
     failing: Option<Value>,
@@ -83,12 +81,7 @@ impl Server {
                 "version": "15",
             },
         });
-        Self {
-            environment: environment.clone(),
-            password: environment.password.clone(),
-            resource,
-            failing: None,
-        }
+        Self { environment: environment.clone(), resource, failing: None }
     }
 
     /// Puts the server into a state that a test wants to see handled.
@@ -97,8 +90,11 @@ impl Server {
         match what {
             "state" => properties["state"] = json!(value.as_str().ok_or("state takes a name")?),
             "replica" => {
-                let role =
-                    if value.as_bool().ok_or("replica takes true or false")? { "AsyncReplica" } else { "Primary" };
+                let role = if value.as_bool().ok_or("replica takes true or false")? {
+                    "AsyncReplica"
+                } else {
+                    "Primary"
+                };
                 properties["replicationRole"] = json!(role);
                 properties["replica"]["role"] = json!(role);
             }
@@ -139,7 +135,9 @@ impl Server {
                 return Err(ArmFailure::new(409, "ServerIsNotReady", text));
             }
         }
-        let Some(password) = request["properties"]["administratorLoginPassword"].as_str() else { return Ok(()) };
+        let Some(password) = request["properties"]["administratorLoginPassword"].as_str() else {
+            return Ok(());
+        };
         if !matches!(self.property("replicationRole"), "Primary" | "None") {
             let text = format!("The administrator's password can't be changed on the read replica {name}.");
             return Err(ArmFailure::new(400, "OperationNotAllowedOnReadReplica", text));
@@ -323,9 +321,8 @@ impl ResourceManager {
         let environment = target.environment;
         let operation = Operation::new(&environment.name);
         let version = target.call.query("api-version").unwrap_or_default();
-        let url = |kind| {
-            operation.url(&self.endpoints.resource_manager, &environment.subscription, kind, version)
-        };
+        let url =
+            |kind| operation.url(&self.endpoints.resource_manager, &environment.subscription, kind, version);
         let (poll, location) = (url("azureAsyncOperation"), url("operationResults"));
         let identifier = format!(
             "tenantId={},objectId={}/{}/{}",
@@ -334,8 +331,7 @@ impl ResourceManager {
             REGION.1,
             random_guid()
         );
-        let body =
-            json!({"operation": "UpsertServerManagementOperationV2", "startTime": operation.started});
+        let body = json!({"operation": "UpsertServerManagementOperationV2", "startTime": operation.started});
         let id = operation.id.clone();
         lock(&self.operations).push(operation);
         tokio::spawn(self.clone().carry_out(environment.name.clone(), id, password, failing));
@@ -380,11 +376,7 @@ impl ResourceManager {
     async fn set_password(&self, environment: &str, password: &str) -> Result<(), String> {
         let server = self.environments.iter().find(|candidate| candidate.name == environment);
         let server = server.ok_or("no such server")?;
-        self.control.set_password(&server.server(), &server.postgres_user, password).await?;
-        for server in lock(&self.servers).iter_mut().filter(|server| server.environment.name == environment) {
-            password.clone_into(&mut server.password);
-        }
-        Ok(())
+        self.control.set_password(&server.server(), &server.postgres_user, password).await
     }
 
     /// A poll of an operation by either of its URLs.
