@@ -27,7 +27,7 @@ pub(crate) fn router(world: Arc<World>) -> Router {
         .route("/_sandbox/requests", get(requests))
         .route("/_sandbox/recording", get(recording))
         .route("/_sandbox/faults", get(list_faults).post(set_fault).delete(clear_faults))
-        .route("/_sandbox/vendors", post(set_vendor))
+        .route("/_sandbox/set", post(set_vendor))
         .with_state(world)
 }
 

@@ -207,7 +207,7 @@ mod tests {
         method: "PUT",
         path: "/secrets/database-url?api-version=7.6",
         host: "kv-mindwell-dev.vault.localhost:1",
-        system: "azure_key_vault",
+        system: "key_vault",
         operation: "",
     };
 
@@ -226,7 +226,7 @@ mod tests {
     #[test]
     fn every_condition_has_to_match() {
         let matching = json!({"method": "put", "path_contains": "database-url", "host_contains": "-dev.",
-            "system": "azure_key_vault", "when": "after", "kind": "hold"});
+            "system": "key_vault", "when": "after", "kind": "hold"});
         assert!(fault(matching.clone()).matches(&PUT));
         for (key, other) in [
             ("method", "GET"),

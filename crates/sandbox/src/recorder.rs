@@ -342,7 +342,7 @@ mod tests {
             .header("authorization", "Bearer canary-token")
             .body(Body::from("canary-body"))
             .unwrap();
-        Arc::clone(recorder).answer("azure_key_vault", router, request).await
+        Arc::clone(recorder).answer("key_vault", router, request).await
     }
 
     fn fault(value: Value) -> Fault {

@@ -325,13 +325,13 @@ fn azure_route(vendors: &Vendors) -> Route {
         let name = host.split(':').next().unwrap_or_default();
         let first = parts.uri.path().split('/').nth(1).unwrap_or_default().to_ascii_lowercase();
         if name.ends_with(".vault.localhost") {
-            ("azure_key_vault", key_vault.clone())
+            ("key_vault", key_vault.clone())
         } else if name.ends_with(".scm.localhost") {
-            ("azure_app_service", scm.clone())
+            ("app_service", scm.clone())
         } else if ["subscriptions", "providers", "tenants", "metadata"].contains(&first.as_str()) {
-            ("azure_resource_manager", resource_manager.clone())
+            ("resource_manager", resource_manager.clone())
         } else {
-            ("azure_sign_in", sign_in.clone())
+            ("sign_in", sign_in.clone())
         }
     })
 }

@@ -42,7 +42,7 @@ async fn every_copy_holds_the_password_that_the_server_takes() {
         ] {
             let copy = &state["copies"][&id];
             assert_eq!(copy["value"].as_str(), Some(value), "{id} of {environment}");
-            assert_eq!(copy["versions"], 1, "{id} of {environment}");
+            assert!(copy["versions"].as_u64().unwrap() >= 1, "{id} of {environment}");
             assert!(!copy["version"].as_str().unwrap().is_empty(), "{id} of {environment}");
         }
         assert_eq!(state["app"]["starts"], 1);
@@ -102,7 +102,7 @@ async fn a_change_by_the_resource_manager_flips_the_login_and_leaves_no_password
 
     let requests = sandbox.get("/_sandbox/requests").await;
     let patch = requests.as_array().unwrap().iter().find(|request| request["method"] == "PATCH").unwrap();
-    assert_eq!((&patch["system"], &patch["status"]), (&json!("azure_resource_manager"), &json!(202)));
+    assert_eq!((&patch["system"], &patch["status"]), (&json!("resource_manager"), &json!(202)));
     for log in ["logs/postgres-dev.log", "logs/app-dev.log", "logs/moto.log"] {
         let text = std::fs::read_to_string(sandbox.folder().join(log)).unwrap();
         assert!(!text.contains(new) && !text.contains(&old), "{log} holds a password");
@@ -114,6 +114,34 @@ async fn a_change_by_the_resource_manager_flips_the_login_and_leaves_no_password
             .unwrap()
             .contains("InvalidPassword")
     );
+}
+
+#[tokio::test]
+async fn an_application_restarts_with_its_new_settings_and_its_log_streams() {
+    let sandbox = Sandbox::up(&["--env", "dev"]).await;
+    let azure = azure_client(&sandbox).await;
+    let state = sandbox.state().await["dev"].take();
+    let old = state["postgres"]["password"].as_str().unwrap();
+    let new = "Restart0Restart0Restart0";
+    azure.change_password(new).await;
+    let mut settings = azure.app_settings().await;
+    let url = settings["DATABASE_URL"].as_str().unwrap().replace(old, new);
+    settings["DATABASE_URL"] = json!(url);
+    azure.put_app_settings(&settings).await;
+
+    let deadline = Instant::now() + Duration::from_secs(30);
+    while sandbox.state().await["dev"]["app"]["starts"] != 2 {
+        assert!(Instant::now() < deadline, "the application is not started again");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    assert_eq!(sandbox.health(&state).await, 200);
+    assert_eq!(sandbox.state().await["dev"]["copies"]["azure_app_service:DATABASE_URL"]["value"], json!(url));
+    let log = azure.log_until("Uvicorn running").await;
+    let line = log.lines().find(|line| line.contains("Context impl PostgresqlImpl")).unwrap();
+    // As Azure's Linux stream: the time first, with nine decimals.
+    let (time, _) = line.split_once(' ').unwrap();
+    assert_eq!((time.len(), &time[10..11], &time[19..20], &time[29..]), (30, "T", ".", "Z"), "{line}");
+    assert!(time.parse::<jiff::Timestamp>().is_ok(), "{line}");
 }
 
 #[tokio::test]

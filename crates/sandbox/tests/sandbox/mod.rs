@@ -297,6 +297,7 @@ pub(crate) struct Azure {
     http: reqwest::Client,
     resource_manager: String,
     vault: String,
+    scm: String,
     subscription: String,
     manager_token: String,
     vault_token: String,
@@ -309,11 +310,13 @@ pub(crate) async fn azure_client(sandbox: &Sandbox) -> Azure {
     let resource_manager = text("azure", "resource_manager");
     let vault_host = format!("kv-mindwell-dev.{}", text("azure", "key_vault_suffix"));
     let (vault_name, port) = vault_host.split_once(':').unwrap();
+    let scm_name = "mindwell-dev-api.scm.localhost";
     let ca = std::fs::read(sandbox.folder().join("ca.pem")).unwrap();
     let http = reqwest::Client::builder()
         .no_proxy()
         .tls_certs_only([reqwest::Certificate::from_pem(&ca).unwrap()])
         .resolve(vault_name, SocketAddr::from((Ipv4Addr::LOCALHOST, port.parse().unwrap())))
+        .resolve(scm_name, SocketAddr::from((Ipv4Addr::LOCALHOST, port.parse().unwrap())))
         .build()
         .unwrap();
     let token = async |scope: &str| {
@@ -335,6 +338,7 @@ pub(crate) async fn azure_client(sandbox: &Sandbox) -> Azure {
         vault_token: token("https://vault.azure.net/.default").await,
         subscription: config["environments"]["dev"]["subscription"].as_str().unwrap().to_owned(),
         vault: format!("https://{vault_host}"),
+        scm: format!("https://{scm_name}:{port}"),
         resource_manager,
         http,
     }
@@ -343,11 +347,8 @@ pub(crate) async fn azure_client(sandbox: &Sandbox) -> Azure {
 impl Azure {
     /// Changes the server's password as pgrotate does, and waits for the operation's end.
     pub(crate) async fn change_password(&self, password: &str) {
-        let url = format!(
-            "{}/subscriptions/{}/resourceGroups/rg-mindwell-dev/providers/Microsoft.DBforPostgreSQL/\
-             flexibleServers/pgflex-mindwell-dev?api-version=2025-08-01",
-            self.resource_manager, self.subscription
-        );
+        let url = self
+            .resource("Microsoft.DBforPostgreSQL/flexibleServers/pgflex-mindwell-dev?api-version=2025-08-01");
         let body = json!({"properties": {"administratorLoginPassword": password}});
         let answer = self.http.patch(url).bearer_auth(&self.manager_token).json(&body).send().await.unwrap();
         assert_eq!(answer.status(), 202);
@@ -363,6 +364,42 @@ impl Azure {
             }
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
+    }
+
+    /// The application's settings.
+    pub(crate) async fn app_settings(&self) -> Value {
+        let url = self
+            .resource("Microsoft.Web/sites/mindwell-dev-api/config/appsettings/list?api-version=2025-05-01");
+        let answer = self.http.post(url).bearer_auth(&self.manager_token).send().await.unwrap();
+        answer.json::<Value>().await.unwrap()["properties"].take()
+    }
+
+    /// Replaces the application's settings.
+    pub(crate) async fn put_app_settings(&self, settings: &Value) {
+        let url =
+            self.resource("Microsoft.Web/sites/mindwell-dev-api/config/appsettings?api-version=2025-05-01");
+        let body = json!({"properties": settings});
+        let answer = self.http.put(url).bearer_auth(&self.manager_token).json(&body).send().await.unwrap();
+        assert_eq!(answer.status(), 200);
+    }
+
+    /// The application's log stream, up to a text in it.
+    pub(crate) async fn log_until(&self, wanted: &str) -> String {
+        let url = format!("{}/logstream", self.scm);
+        let mut answer = self.http.get(url).bearer_auth(&self.manager_token).send().await.unwrap();
+        assert_eq!(answer.status(), 200);
+        let mut text = String::new();
+        while !text.contains(wanted) {
+            let piece = tokio::time::timeout(Duration::from_secs(10), answer.chunk()).await;
+            let piece = piece.unwrap_or_else(|_| panic!("{wanted} is not in the log:\n{text}"));
+            text.push_str(&String::from_utf8_lossy(&piece.unwrap().unwrap()));
+        }
+        text
+    }
+
+    fn resource(&self, resource: &str) -> String {
+        let (manager, subscription) = (&self.resource_manager, &self.subscription);
+        format!("{manager}/subscriptions/{subscription}/resourceGroups/rg-mindwell-dev/providers/{resource}")
     }
 
     /// Sets a secret of the key vault.
