@@ -5,6 +5,10 @@
 //! [`pgrotate_core::provider`], `classify` (the only function that knows the vendor's errors),
 //! and its tests. Outside of the file it has one line in [`registry`].
 
+pub mod azure;
+pub mod azure_app_service;
+pub mod azure_key_vault;
+pub mod azure_postgres_flexible;
 pub mod credentials;
 pub mod http;
 pub mod registry;

@@ -72,24 +72,29 @@ providers! {
 providers! {
     /// Builds the authority.
     authority -> Authority, AUTHORITIES: {
+        "azure_postgres_flexible" => azure_postgres_flexible::Server,
     }
 }
 
 providers! {
     /// Builds a sink.
     sink -> Sink, SINKS: {
+        "azure_app_service" => azure_app_service::Setting,
+        "azure_key_vault" => azure_key_vault::Copy,
     }
 }
 
 providers! {
     /// Builds a consumer.
     consumer -> Consumer, CONSUMERS: {
+        "azure_app_service" => azure_app_service::App,
     }
 }
 
 providers! {
     /// Builds a verification.
     verification -> Verification, VERIFICATIONS: {
+        "azure_app_service_log" => azure_app_service::Log,
     }
 }
 
