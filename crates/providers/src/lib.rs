@@ -6,7 +6,10 @@
 //! and its tests. Outside of the file it has one line in [`registry`].
 
 pub mod credentials;
+#[cfg(test)]
+mod fake;
 pub mod http;
+pub mod onepassword;
 pub mod registry;
 pub mod shared;
 
