@@ -8,10 +8,15 @@
 pub mod credentials;
 #[cfg(test)]
 mod fake;
+mod github;
+pub mod github_actions;
+pub mod github_issue;
 pub mod http;
+pub mod jira;
 pub mod onepassword;
 pub mod registry;
 pub mod shared;
+mod ticket;
 
 pub use registry::BuildError;
 pub use shared::Shared;

@@ -79,6 +79,7 @@ providers! {
 providers! {
     /// Builds a sink.
     sink -> Sink, SINKS: {
+        "github_actions" => github_actions::GithubActions,
     }
 }
 
@@ -97,5 +98,7 @@ providers! {
 providers! {
     /// Builds a recorder.
     recorder -> Recorder, RECORDERS: {
+        "github_issue" => github_issue::GithubIssue,
+        "jira" => jira::Jira,
     }
 }
