@@ -10,9 +10,17 @@ pub mod azure_app_service;
 pub mod azure_key_vault;
 pub mod azure_postgres_flexible;
 pub mod credentials;
+#[cfg(test)]
+mod fake;
+mod github;
+pub mod github_actions;
+pub mod github_issue;
 pub mod http;
+pub mod jira;
+pub mod onepassword;
 pub mod registry;
 pub mod shared;
+mod ticket;
 
 pub use registry::BuildError;
 pub use shared::Shared;

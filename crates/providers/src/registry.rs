@@ -66,6 +66,7 @@ macro_rules! providers {
 providers! {
     /// Builds the vault of record.
     vault -> Vault, VAULTS: {
+        "onepassword" => onepassword::Onepassword,
     }
 }
 
@@ -81,6 +82,7 @@ providers! {
     sink -> Sink, SINKS: {
         "azure_app_service" => azure_app_service::Setting,
         "azure_key_vault" => azure_key_vault::Copy,
+        "github_actions" => github_actions::GithubActions,
     }
 }
 
@@ -101,5 +103,7 @@ providers! {
 providers! {
     /// Builds a recorder.
     recorder -> Recorder, RECORDERS: {
+        "github_issue" => github_issue::GithubIssue,
+        "jira" => jira::Jira,
     }
 }
