@@ -12,12 +12,14 @@ pub mod azure_postgres_flexible;
 pub mod credentials;
 #[cfg(test)]
 mod fake;
+mod files;
 mod github;
 pub mod github_actions;
 pub mod github_issue;
 pub mod http;
 pub mod jira;
 pub mod onepassword;
+pub mod postgres;
 pub mod registry;
 pub mod shared;
 mod ticket;

@@ -74,6 +74,7 @@ providers! {
     /// Builds the authority.
     authority -> Authority, AUTHORITIES: {
         "azure_postgres_flexible" => azure_postgres_flexible::Server,
+        "postgres" => postgres::Postgres,
     }
 }
 
