@@ -137,8 +137,12 @@ pub(crate) fn remove_folder(folder: &Path) {
     }
 }
 
+/// Whether a group has a living leader or, without one, any member. A dead leader that nobody has asked for its exit
+/// status yet is not waited for: once the sandbox is gone, that is up to the system's first process.
 fn exists(group: Pid) -> bool {
-    test_kill_process_group(group) != Err(Errno::SRCH)
+    let leader = std::fs::read_to_string(format!("/proc/{}/stat", group.as_raw_pid())).unwrap_or_default();
+    let is_zombie = leader.rsplit_once(") ").is_some_and(|(_, state)| state.starts_with('Z'));
+    !is_zombie && test_kill_process_group(group) != Err(Errno::SRCH)
 }
 
 #[cfg(test)]

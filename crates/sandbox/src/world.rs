@@ -2,7 +2,6 @@
 //! ports and passwords; then the vendors with those copies; then the applications, whose settings the vendors hold.
 
 use std::collections::BTreeMap;
-use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -242,7 +241,6 @@ impl Listeners {
 
     /// What callers need, as variables: pgrotate reads this file, a shell may source it.
     fn credentials_file(&self, credentials: &Credentials) -> Result<String> {
-        let localhost = Ipv4Addr::LOCALHOST;
         let webhook = format!("https://localhost:{}{}", self.messages.port(), credentials.slack_path);
         let variables = [
             ("AZURE_TENANT_ID", credentials.tenant.clone()),
@@ -250,7 +248,6 @@ impl Listeners {
             ("AZURE_CLIENT_SECRET", credentials.client_secret.clone()),
             ("AZURE_AUTHORITY_HOST", format!("https://localhost:{}", self.azure.port())),
             ("GH_TOKEN", credentials.github_token.clone()),
-            ("OP_CONNECT_HOST", format!("http://{localhost}:{}", self.onepassword.port())),
             ("OP_CONNECT_TOKEN", credentials.connect_token.clone()),
             ("AWS_ACCESS_KEY_ID", format!("AKIA{}", alphanumeric(16)?.to_uppercase())),
             ("AWS_SECRET_ACCESS_KEY", alphanumeric(40)?),
@@ -405,7 +402,7 @@ fn env_file_text(environment: &str, url: &str) -> String {
          \n\
          ACTIONS_RUNNER_HOOK_JOB_STARTED=/opt/runner/started.sh\n\
          DATABASE_URL={url}\n\
-         PIP_INDEX_URL=https://pypi.org/simple?a=b&c=\"d\"\n"
+         REPORT_URL=https://reports.mindwell.example/?a=b&c=\"d\"#e\n"
     )
 }
 

@@ -16,7 +16,8 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 
 use axum::Router;
-use axum::response::Response;
+use axum::http::header;
+use axum::response::{IntoResponse, Response};
 use serde_json::{Value, json};
 
 use self::site::Site;
@@ -69,13 +70,15 @@ impl AppService {
         scm::router(self)
     }
 
-    /// What the control interface shows of the settings that a rotation may own.
+    /// What the control interface shows of the settings that hold, or may come to hold, a copy: the bystanders of the
+    /// seed are not among them.
     pub(crate) fn copies(&self, environment: &Environment) -> Vec<(String, Copy)> {
         let sites = lock(&self.sites);
         let site = sites.iter().find(|site| site.slot.is_none() && site.environment.name == environment.name);
         let Some(site) = site else { return Vec::new() };
         site.settings
             .iter()
+            .filter(|(name, _)| !site.bystanders.contains(*name))
             .map(|(name, value)| {
                 let changes = site.changes.get(name).copied().unwrap_or_default();
                 let copy =
@@ -179,74 +182,50 @@ impl AppService {
         slot: Option<&str>,
         rest: &[&str],
     ) -> Result<Response, ArmFailure> {
-        let admit = |action: &str, changes: bool| self.admit(target, slot, action, changes);
-        match (target.call.method.as_str(), rest) {
-            ("GET", []) => {
-                admit("read", false)?;
-                self.show(target, name, slot, |site| site.resource(&self.scm))
-            }
-            ("POST", ["config", "appsettings", "list"]) => {
-                // A read made with POST: a read-only lock forbids it too.
-                admit("config/list/action", true)?;
-                self.show(target, name, slot, Site::settings_resource)
-            }
-            ("PUT", ["config", "appsettings"]) => {
-                admit("config/write", true)?;
-                self.put_settings(target, name, slot)
-            }
-            ("POST", ["config", "connectionstrings", "list"]) => {
-                admit("config/list/action", true)?;
-                self.show(target, name, slot, Site::connection_strings_resource)
-            }
-            ("PUT", ["config", "connectionstrings"]) => {
-                admit("config/write", true)?;
-                self.put_connection_strings(target, name, slot)
-            }
-            ("GET", ["config", "slotconfignames"]) if slot.is_none() => {
-                admit("config/read", false)?;
-                self.show(target, name, slot, Site::sticky_resource)
-            }
+        let method = target.call.method.as_str();
+        let (action, changes) = action(method, rest).ok_or_else(|| ArmFailure::no_such_path(target.call))?;
+        self.admit(target, slot, action, changes)?;
+        let index = self.find(target, name, slot)?;
+        match (method, rest) {
+            ("PUT", ["config", "appsettings"]) => self.put_settings(target, index)?,
+            ("PUT", ["config", "connectionstrings"]) => self.put_connection_strings(target, index)?,
             ("PUT", ["config", "slotconfignames"]) if slot.is_none() => {
-                admit("config/write", true)?;
                 let properties = body(target)?["properties"].clone();
-                let index = self.find(target, name, slot)?;
                 lock(&self.sites)[index.0].sticky = properties;
-                self.show(target, name, slot, Site::sticky_resource)
-            }
-            ("GET", ["config", "configreferences", "appsettings"]) => {
-                admit("config/read", false)?;
-                self.show(target, name, slot, Site::references_resource)
-            }
-            ("GET", ["config", "configreferences", "appsettings", _]) => {
-                admit("config/read", false)?;
-                self.reference(target, name, slot)
             }
             ("POST", ["config", "configreferences", "appsettings", "refresh"]) => {
-                admit("config/write", true)?;
-                let index = self.find(target, name, slot)?;
                 lock(&self.sites)[index.0].resolve(&self.key_vault);
-                self.show(target, name, slot, Site::references_resource)
             }
-            ("POST", ["restart"]) => {
-                admit("restart/action", true)?;
-                self.restart(target, name, slot).await
+            ("POST", ["restart"]) => return Ok(self.restart(target, index).await),
+            ("POST", ["publishxml"]) => {
+                let profile = lock(&self.sites)[index.0].publish_profile(&self.scm);
+                return Ok(([(header::CONTENT_TYPE, "application/xml")], profile).into_response());
             }
-            ("GET", ["config", what @ ("web" | "logs")]) => {
-                admit("config/read", false)?;
-                self.show(target, name, slot, |site| site.config_resource(what))
-            }
-            ("GET", ["instances"]) => {
-                admit("instances/read", false)?;
-                self.show(target, name, slot, |site| {
-                    site.instances_resource(self.apps.starts(&site.environment.app()))
-                })
-            }
-            ("GET", ["basicpublishingcredentialspolicies", which @ ("scm" | "ftp")]) => {
-                admit("basicPublishingCredentialsPolicies/read", false)?;
-                self.show(target, name, slot, |site| site.policy_resource(which))
-            }
-            _ => Err(ArmFailure::no_such_path(target.call)),
+            _ => {}
         }
+        let sites = lock(&self.sites);
+        let shown = self.view(&sites[index.0], target, rest);
+        shown.map(|body| reply(200, body)).ok_or_else(|| ArmFailure::no_such_path(target.call))
+    }
+
+    /// What a read shows, and a change when it is made.
+    fn view(&self, site: &Site, target: &ArmCall<'_>, rest: &[&str]) -> Option<Value> {
+        Some(match rest {
+            [] => site.resource(&self.scm),
+            ["config", "appsettings", ..] => site.settings_resource(),
+            ["config", "connectionstrings", ..] => site.connection_strings_resource(),
+            ["config", "slotconfignames"] if site.slot.is_none() => site.sticky_resource(),
+            ["config", "configreferences", "appsettings"]
+            | ["config", "configreferences", "appsettings", "refresh"] => site.references_resource(),
+            // The settings' names keep their case, so the one asked for is taken as the caller spelt it.
+            ["config", "configreferences", "appsettings", _] => {
+                site.reference_resource(target.rest.last()?)?
+            }
+            ["config", what @ ("web" | "logs")] => site.config_resource(what),
+            ["instances"] => site.instances_resource(self.apps.starts(&site.environment.app())),
+            ["basicpublishingcredentialspolicies", which @ ("scm" | "ftp")] => site.policy_resource(which),
+            _ => return None,
+        })
     }
 
     fn admit(
@@ -273,41 +252,8 @@ impl AppService {
         })
     }
 
-    fn show(
-        &self,
-        target: &ArmCall<'_>,
-        name: &str,
-        slot: Option<&str>,
-        view: impl FnOnce(&Site) -> Value,
-    ) -> Result<Response, ArmFailure> {
-        let index = self.find(target, name, slot)?;
-        Ok(reply(200, view(&lock(&self.sites)[index.0])))
-    }
-
-    /// The settings' names keep their case, so the one asked for is taken as the caller spelt it.
-    fn reference(
-        &self,
-        target: &ArmCall<'_>,
-        name: &str,
-        slot: Option<&str>,
-    ) -> Result<Response, ArmFailure> {
-        let index = self.find(target, name, slot)?;
-        let key = target.rest.last().copied().unwrap_or_default();
-        let sites = lock(&self.sites);
-        let found = sites[index.0].reference_resource(key).ok_or_else(|| {
-            ArmFailure::new(404, "NotFound", format!("No Key Vault reference named '{key}' was found."))
-        })?;
-        Ok(reply(200, found))
-    }
-
     /// Replaces all settings: what the body doesn't name is gone.
-    fn put_settings(
-        self: &Arc<Self>,
-        target: &ArmCall<'_>,
-        name: &str,
-        slot: Option<&str>,
-    ) -> Result<Response, ArmFailure> {
-        let index = self.find(target, name, slot)?;
+    fn put_settings(self: &Arc<Self>, target: &ArmCall<'_>, index: SiteIndex) -> Result<(), ArmFailure> {
         let request = body(target)?;
         let settings: Option<BTreeMap<String, String>> = request["properties"].as_object().and_then(|map| {
             map.iter().map(|(name, value)| Some((name.clone(), value.as_str()?.to_owned()))).collect()
@@ -317,16 +263,14 @@ impl AppService {
             ArmFailure::new(400, "BadRequest", text)
         })?;
         self.change_settings(index, |present| *present = settings);
-        self.show(target, name, slot, Site::settings_resource)
+        Ok(())
     }
 
     fn put_connection_strings(
         self: &Arc<Self>,
         target: &ArmCall<'_>,
-        name: &str,
-        slot: Option<&str>,
-    ) -> Result<Response, ArmFailure> {
-        let index = self.find(target, name, slot)?;
+        index: SiteIndex,
+    ) -> Result<(), ArmFailure> {
         let request = body(target)?;
         let entries = request["properties"].as_object().ok_or_else(|| {
             let text = "The properties of the connection strings must be an object.".to_owned();
@@ -335,23 +279,36 @@ impl AppService {
         lock(&self.sites)[index.0].connection_strings =
             entries.iter().map(|(name, entry)| (name.clone(), entry.clone())).collect();
         self.configuration_changed(index);
-        self.show(target, name, slot, Site::connection_strings_resource)
+        Ok(())
     }
 
-    async fn restart(
-        self: &Arc<Self>,
-        target: &ArmCall<'_>,
-        name: &str,
-        slot: Option<&str>,
-    ) -> Result<Response, ArmFailure> {
-        let index = self.find(target, name, slot)?;
+    async fn restart(self: &Arc<Self>, target: &ArmCall<'_>, index: SiteIndex) -> Response {
         let flag = |name| target.call.query(name).is_some_and(|value| value.eq_ignore_ascii_case("true"));
         let ticket = if flag("softRestart") { self.soft_restart(index) } else { self.hard_restart(index) };
         if flag("synchronous") {
             self.wait_for(index, ticket).await;
         }
-        Ok(empty(200))
+        empty(200)
     }
+}
+
+/// The right that an endpoint of a site needs, and whether a read-only lock forbids it.
+fn action(method: &str, rest: &[&str]) -> Option<(&'static str, bool)> {
+    Some(match (method, rest) {
+        ("GET", []) => ("read", false),
+        ("GET", ["config", ..]) => ("config/read", false),
+        ("GET", ["instances"]) => ("instances/read", false),
+        ("GET", ["basicpublishingcredentialspolicies", _]) => {
+            ("basicPublishingCredentialsPolicies/read", false)
+        }
+        // Reads made with POST, which a read-only lock forbids too.
+        ("POST", ["config", "appsettings" | "connectionstrings", "list"]) => ("config/list/action", true),
+        ("POST", ["publishxml"]) => ("publishxml/action", true),
+        ("PUT", ["config", "appsettings" | "connectionstrings" | "slotconfignames"])
+        | ("POST", ["config", "configreferences", "appsettings", "refresh"]) => ("config/write", true),
+        ("POST", ["restart"]) => ("restart/action", true),
+        _ => return None,
+    })
 }
 
 fn body(target: &ArmCall<'_>) -> Result<Value, ArmFailure> {

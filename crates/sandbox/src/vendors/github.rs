@@ -370,17 +370,23 @@ fn root(base: &str) -> Value {
     })
 }
 
+/// Where people read what programs find under `base`.
+fn site(base: &str) -> &str {
+    base.strip_suffix("/api/v3").unwrap_or(base)
+}
+
 /// A user with every field that the schema requires.
 fn user(base: &str) -> Value {
+    let site = site(base);
     let url = format!("{base}/users/{USER}");
     let mut user = json!({
         "login": USER,
         "id": 41_000_001,
         "node_id": "U_kgDOAnGcAQ",
-        "avatar_url": format!("{base}/avatars/{USER}"),
+        "avatar_url": format!("{site}/avatars/{USER}"),
         "gravatar_id": "",
         "url": url,
-        "html_url": format!("{base}/{USER}"),
+        "html_url": format!("{site}/{USER}"),
         "type": "User",
         "site_admin": false,
     });
@@ -403,7 +409,7 @@ fn user(base: &str) -> Value {
 
 fn repository_resource(base: &str, hub: &Hub, full_name: &str, id: u64) -> Value {
     let (owner, name) = full_name.split_once('/').unwrap_or((OWNER, full_name));
-    let writes = !hub.denied.contains("secrets=write");
+    let (site, writes) = (site(base), !hub.denied.contains("secrets=write"));
     json!({
         "id": id,
         "node_id": "R_kgDOKlJtAQ",
@@ -412,7 +418,7 @@ fn repository_resource(base: &str, hub: &Hub, full_name: &str, id: u64) -> Value
         "private": true,
         "visibility": "private",
         "owner": {"login": owner, "id": 42_000_001, "node_id": "O_kgDOAoDeQQ", "type": "Organization"},
-        "html_url": format!("{base}/{full_name}"),
+        "html_url": format!("{site}/{full_name}"),
         "url": format!("{base}/repos/{full_name}"),
         "fork": false,
         "archived": false,

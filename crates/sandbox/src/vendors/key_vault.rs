@@ -23,6 +23,9 @@ use super::azure_sign_in::{Audience, AzureSignIn, Refusal};
 use super::call::{Call, empty, lock, reply, with_header};
 use super::{Copy, Environment, World};
 
+/// A secret of every vault that is no copy: an application setting refers to it.
+const BYSTANDER: &str = "smtp-password";
+
 /// The largest page of a list.
 const PAGE_MAX: usize = 25;
 
@@ -66,7 +69,7 @@ impl KeyVault {
                 Secret::seed(&environment.password, Some("text/plain"), tags.clone()),
             );
             secrets.insert("database-url".to_owned(), Secret::seed(&environment.database_url, None, tags));
-            secrets.insert("smtp-password".to_owned(), Secret::seed("not-ours-to-change", None, json!({})));
+            secrets.insert(BYSTANDER.to_owned(), Secret::seed("not-ours-to-change", None, json!({})));
             let vault = Vault {
                 environment: environment.name.clone(),
                 policy: None,
@@ -143,7 +146,7 @@ impl KeyVault {
         }
     }
 
-    /// What the control interface shows of an environment's secrets.
+    /// What the control interface shows of an environment's secrets: all but the bystander of the seed.
     pub(crate) fn copies(&self, environment: &Environment) -> Vec<(String, Copy)> {
         let vaults = lock(&self.vaults);
         let Some(vault) = vaults.get(&environment.vault()) else { return Vec::new() };
@@ -152,7 +155,8 @@ impl KeyVault {
             version: secret.latest().id.clone(),
             versions: secret.versions.len(),
         };
-        vault.secrets.iter().map(|(name, secret)| (format!("azure_key_vault:{name}"), copy(secret))).collect()
+        let shown = vault.secrets.iter().filter(|(name, _)| *name != BYSTANDER);
+        shown.map(|(name, secret)| (format!("azure_key_vault:{name}"), copy(secret))).collect()
     }
 
     /// Puts an environment's vault into a state that a test wants to see handled.
@@ -250,74 +254,61 @@ async fn serve(State(service): State<Arc<KeyVault>>, request: Request) -> Respon
     outcome.unwrap_or_else(Failure::into_response)
 }
 
+/// The right that an operation needs.
+fn right(method: &str, parts: &[&str]) -> Option<Right> {
+    Some(match (method, parts) {
+        ("PUT", ["secrets", _]) => SET,
+        ("PATCH", ["secrets", _, _]) => UPDATE,
+        ("DELETE", ["secrets", _]) => DELETE,
+        ("GET", ["secrets"] | ["secrets", _, "versions"] | ["deletedsecrets", _]) => LIST,
+        ("GET", ["secrets", _] | ["secrets", _, _]) => GET,
+        ("POST", ["deletedsecrets", _, "recover"]) => RECOVER,
+        ("DELETE", ["deletedsecrets", _]) => PURGE,
+        _ => return None,
+    })
+}
+
 impl KeyVault {
-    fn dispatch(&self, vault_name: &str, call: &Call) -> Result<Response, Failure> {
-        let segments = call.segments();
-        let mut parts: Vec<&str> = segments.clone();
+    fn dispatch(&self, name: &str, call: &Call) -> Result<Response, Failure> {
+        let mut parts = call.segments();
         // Tools write an empty version for the latest one: `/secrets/name/`.
         if parts.last() == Some(&"") {
             parts.pop();
         }
         let mut vaults = lock(&self.vaults);
         let vault = vaults
-            .get_mut(vault_name)
-            .ok_or_else(|| Failure::plain(404, "VaultNotFound", format!("no vault {vault_name}")))?;
-        let admit =
-            |vault: &Vault, right| vault.admit(&self.access, vault_name, right, self.sign_in.client_id());
-        let url = self.vault_url(vault_name);
-        match (call.method.as_str(), parts.as_slice()) {
-            ("PUT", ["secrets", name]) => {
-                admit(vault, SET)?;
-                vault.put(&url, name, &body(call)?)
-            }
-            ("GET", ["secrets"]) => {
-                admit(vault, LIST)?;
-                let live =
-                    |secret: &mut Secret| (secret.stage() == Stage::Live).then(|| secret.latest().clone());
-                let items = vault.secrets.iter_mut().filter_map(|(name, secret)| {
-                    live(secret).map(|latest| latest.item(&format!("{url}/secrets/{name}")))
-                });
-                page(call, &format!("{url}/secrets"), items.collect())
-            }
-            ("GET", ["secrets", name, "versions"]) => {
-                admit(vault, LIST)?;
-                let items = vault.list_versions(&url, name)?;
-                page(call, &format!("{url}/secrets/{name}/versions"), items)
-            }
-            ("GET", ["secrets", name]) => {
-                admit(vault, GET)?;
-                vault.get(&url, name, None)
-            }
-            ("GET", ["secrets", name, version]) => {
-                admit(vault, GET)?;
-                vault.get(&url, name, Some(version))
-            }
-            ("PATCH", ["secrets", name, version]) => {
-                admit(vault, UPDATE)?;
-                vault.patch(&url, name, version, &body(call)?)
-            }
+            .get_mut(name)
+            .ok_or_else(|| Failure::plain(404, "VaultNotFound", format!("no vault {name}")))?;
+        let method = call.method.as_str();
+        let right = right(method, &parts).ok_or_else(|| {
+            Failure::bad(format!("Method {method} does not allow operation on {}", call.path))
+        })?;
+        vault.admit(&self.access, name, right, self.sign_in.client_id())?;
+        let url = self.vault_url(name);
+        match (method, parts.as_slice()) {
+            ("PUT", ["secrets", name]) => vault.put(&url, name, &body(call)?),
+            ("PATCH", ["secrets", name, version]) => vault.patch(&url, name, version, &body(call)?),
             ("DELETE", ["secrets", name]) => {
-                admit(vault, DELETE)?;
                 vault.live(name)?.delete();
                 vault.deleted(&url, name)
             }
-            ("GET", ["deletedsecrets", name]) => {
-                admit(vault, LIST)?;
-                vault.deleted(&url, name)
+            ("GET", ["secrets"]) => page(call, &format!("{url}/secrets"), vault.list(&url)),
+            ("GET", ["secrets", name, "versions"]) => {
+                let items = vault.list_versions(&url, name)?;
+                page(call, &format!("{url}/secrets/{name}/versions"), items)
             }
-            ("POST", ["deletedsecrets", name, "recover"]) => {
-                admit(vault, RECOVER)?;
+            ("GET", ["secrets", name]) => vault.get(&url, name, None),
+            ("GET", ["secrets", name, version]) => vault.get(&url, name, Some(version)),
+            ("POST", ["deletedsecrets", name, _]) => {
                 vault.recover(&url, name, Instant::now() + self.recovery)
             }
-            ("DELETE", ["deletedsecrets", name]) => {
-                admit(vault, PURGE)?;
+            ("DELETE", [_, name]) => {
                 vault.deleted(&url, name)?;
                 vault.secrets.remove(&name.to_ascii_lowercase());
                 Ok(empty(204))
             }
-            _ => {
-                Err(Failure::bad(format!("Method {} does not allow operation on {}", call.method, call.path)))
-            }
+            (_, [.., name]) => vault.deleted(&url, name),
+            (_, []) => Err(Failure::bad("The path names no operation".to_owned())),
         }
     }
 }

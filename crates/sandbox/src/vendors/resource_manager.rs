@@ -146,14 +146,14 @@ async fn dispatch(service: &Arc<ResourceManager>, call: &Call) -> Result<Respons
                 id,
             ],
         ) => service.poll(call, kind, id),
-        ("GET", path) => service.listing(path, &segments),
+        ("GET", path) => service.listing(call, path, &segments),
         _ => Err(ArmFailure::no_such_path(call)),
     }
 }
 
 impl ResourceManager {
     /// Everything above the resource groups' content: what tools read at sign-in and to find their way.
-    fn listing(&self, path: &[&str], segments: &[&str]) -> Result<Response, ArmFailure> {
+    fn listing(&self, call: &Call, path: &[&str], segments: &[&str]) -> Result<Response, ArmFailure> {
         let known = |subscription: &str| {
             self.subscriptions.iter().find(|id| id.eq_ignore_ascii_case(subscription)).ok_or_else(|| {
                 let text = format!("The subscription '{subscription}' could not be found.");
@@ -192,6 +192,12 @@ impl ResourceManager {
             ] => {
                 known(id)?;
                 catalogue::capabilities()
+            }
+            ["subscriptions", id, "resources"] => {
+                let id = known(id)?;
+                let environments =
+                    self.environments.iter().filter(|environment| &environment.subscription == id);
+                catalogue::resources(environments, call)
             }
             ["subscriptions", id, "providers", namespace] => catalogue::provider(known(id)?, namespace),
             _ => {

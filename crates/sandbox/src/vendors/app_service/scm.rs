@@ -33,7 +33,8 @@ async fn serve(State(service): State<Arc<AppService>>, request: Request) -> Resp
     if service.sign_in.check(&call, &[Audience::AppService, Audience::ResourceManager]).is_err() {
         return with_header(empty(401), "www-authenticate", "Basic realm=\"site\"");
     }
-    let Some((app, slot)) = site(&service, call.host_label()) else { return empty(404) };
+    let label = call.host_label();
+    let Some((app, slot)) = site(&service, label) else { return empty(404) };
     match (call.method.as_str(), call.segments().as_slice()) {
         ("GET", ["logstream", ..] | ["api", "logstream", ..]) if slot => log_stream(Vec::new(), None),
         ("GET", ["logstream", ..] | ["api", "logstream", ..]) => {
@@ -50,7 +51,7 @@ async fn serve(State(service): State<Arc<AppService>>, request: Request) -> Resp
                     "machineName": "ln0sdlwk0000",
                     "lastUpdated": now_text(),
                     "size": size,
-                    "href": format!("{}/api/vfs/LogFiles/default_docker.log", service.scm),
+                    "href": service.scm.replacen("://", &format!("://{label}."), 1) + "/api/vfs/LogFiles/default_docker.log",
                     "path": path,
                 }]),
             )

@@ -1,6 +1,6 @@
 //! One site or slot: its settings, the Key Vault references among them, and how Azure Resource Manager shows it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::{Value, json};
 
@@ -23,6 +23,8 @@ pub(super) struct Site {
     pub(super) sticky: Value,
     pub(super) basic_auth: bool,
     pub(super) stopped: bool,
+    /// The settings that were there from the beginning and are no copies.
+    pub(super) bystanders: BTreeSet<String>,
     /// How often each setting has been changed.
     pub(super) changes: BTreeMap<String, usize>,
     /// Counts the changes of the configuration.
@@ -66,6 +68,7 @@ impl Site {
             settings.entry(name.to_owned()).or_insert_with(|| value.to_owned());
         }
         Self {
+            bystanders: settings.keys().filter(|name| *name != "DATABASE_URL").cloned().collect(),
             changes: settings.keys().map(|name| (name.clone(), 1)).collect(),
             environment: environment.clone(),
             slot: None,
@@ -274,6 +277,18 @@ impl Site {
             "location": REGION.0,
             "properties": {"allow": self.basic_auth},
         })
+    }
+
+    /// The publishing profile; with basic authentication off its password isn't shown.
+    pub(super) fn publish_profile(&self, scm: &str) -> String {
+        let label = self.label();
+        let host = scm.split_once("://").map_or(scm, |(_, host)| host);
+        format!(
+            "<publishData><publishProfile profileName=\"{label} - FTP\" publishMethod=\"FTP\" \
+             publishUrl=\"ftps://{label}.{host}/site/wwwroot\" ftpPassiveMode=\"True\" userName=\"REDACTED\" \
+             userPWD=\"REDACTED\" destinationAppUrl=\"http://{}\"></publishProfile></publishData>",
+            self.environment.app_host
+        )
     }
 
     pub(super) fn references_resource(&self) -> Value {

@@ -207,6 +207,8 @@ async fn the_site_says_where_its_scm_site_is() {
         let config = sandbox.arm("GET", &format!("{APP}/config/{what}"), None).await.expect(200);
         assert_eq!(config.body["name"], what);
     }
+    let profile = sandbox.arm("POST", &format!("{APP}/publishxml"), None).await.expect(200);
+    assert!(profile.text.contains("publishMethod=\"FTP\"") && profile.text.contains("userPWD=\"REDACTED\""));
     sandbox.arm("GET", "/Microsoft.Web/sites/nothing", None).await.expect(404);
 }
 

@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 
 use super::super::call::{Call, now_text, reply, with_header};
 use super::secrets::slice;
-use super::{Failure, Hub, Outcome, user};
+use super::{Failure, Hub, Outcome, site, user};
 
 /// A comment on an issue.
 pub(super) struct Comment {
@@ -28,12 +28,13 @@ impl Comment {
     }
 
     fn resource(&self, base: &str) -> Value {
+        let site = site(base);
         let repository = &self.repository;
         json!({
             "id": self.id,
             "node_id": "IC_kwDOKlJtAs5d",
             "url": format!("{base}/repos/{repository}/issues/comments/{}", self.id),
-            "html_url": format!("{base}/{repository}/issues/{}#issuecomment-{}", self.number, self.id),
+            "html_url": format!("{site}/{repository}/issues/{}#issuecomment-{}", self.number, self.id),
             "issue_url": format!("{base}/repos/{repository}/issues/{}", self.number),
             "body": self.body,
             "user": user(base),
@@ -97,13 +98,14 @@ pub(super) fn serve(
 }
 
 fn issue(base: &str, repository: &str, number: u64, comments: usize) -> Value {
+    let site = site(base);
     let url = format!("{base}/repos/{repository}/issues/{number}");
     json!({
         "id": 2_000_000_000 + number,
         "number": number,
         "url": url,
         "comments_url": format!("{url}/comments"),
-        "html_url": format!("{base}/{repository}/issues/{number}"),
+        "html_url": format!("{site}/{repository}/issues/{number}"),
         "title": "Rotate the PostgreSQL admin password",
         "state": "open",
         "comments": comments,
@@ -113,6 +115,7 @@ fn issue(base: &str, repository: &str, number: u64, comments: usize) -> Value {
 
 /// A workflow run as a list shows it.
 pub(super) fn run(base: &str, id: u64, status: &str, environment: &str) -> Value {
+    let site = site(base);
     let url = format!("{base}/repos/mindwell/backend/actions/runs/{id}");
     json!({
         "id": id,
@@ -123,7 +126,7 @@ pub(super) fn run(base: &str, id: u64, status: &str, environment: &str) -> Value
         "head_branch": "main",
         "run_number": id - 8_999_999,
         "url": url,
-        "html_url": format!("{base}/mindwell/backend/actions/runs/{id}"),
+        "html_url": format!("{site}/mindwell/backend/actions/runs/{id}"),
         "created_at": now_text(),
     })
 }

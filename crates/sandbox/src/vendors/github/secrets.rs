@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 
 use super::super::call::{Call, empty, now_text, random_bytes, reply, with_header};
 use super::super::{Copy, Environment};
-use super::{Failure, Hub, OWNER, Outcome, REPOSITORIES};
+use super::{Failure, Hub, OWNER, Outcome, REPOSITORIES, site};
 
 /// The largest value of a secret.
 const VALUE_BYTES_MAX: usize = 48 * 1024;
@@ -230,6 +230,7 @@ pub(super) fn inherited(hub: &Hub, call: &Call) -> Outcome {
 pub(super) fn environment(hub: &Hub, repository: &str, name: &str, base: &str) -> Outcome {
     let scope = Scope::Environment(repository.to_owned(), name.to_owned());
     let store = hub.stores.get(&scope).ok_or_else(Failure::not_found)?;
+    let site = site(base);
     Ok(reply(
         200,
         json!({
@@ -237,7 +238,7 @@ pub(super) fn environment(hub: &Hub, repository: &str, name: &str, base: &str) -
             "node_id": "MDExOkVudmlyb25tZW50MTYxMDg4MDY4",
             "name": name,
             "url": format!("{base}/repos/{repository}/environments/{name}"),
-            "html_url": format!("{base}/{repository}/deployments/activity_log?environments_filter={name}"),
+            "html_url": format!("{site}/{repository}/deployments/activity_log?environments_filter={name}"),
             "created_at": store.created,
             "updated_at": store.created,
             "protection_rules": [],

@@ -169,6 +169,11 @@ async fn everything_stands_under_the_enterprise_path_too() {
     put(&sandbox, secrets, "DEV_DATABASE_URL", "x").await.expect(204);
     sandbox.github("GET", &format!("{SECRETS}/"), None).await.expect(404);
     sandbox.github("GET", "/repos/mindwell/nothing", None).await.expect(404);
+    let comment =
+        sandbox.github("POST", "/api/v3/repos/mindwell/ops/issues/12/comments", Some(json!({"body": "x"})));
+    let comment = comment.await.expect(201).body;
+    assert!(comment["html_url"].as_str().unwrap().starts_with("https://github.localhost:8446/mindwell/ops/"));
+    assert!(comment["url"].as_str().unwrap().starts_with("https://github.localhost:8446/api/v3/repos/"));
     let question = json!({"query": "query UserCurrent{viewer{login}}"});
     let viewer = sandbox.github("POST", "/api/graphql", Some(question)).await.expect(200);
     assert_eq!(viewer.body["data"]["viewer"]["login"], "rotation-bot");
@@ -182,8 +187,8 @@ async fn comments_are_kept_and_listed_in_pages() {
         let body = json!({"body": format!("run {number}: rotated pgflex-mindwell-dev")});
         let made = sandbox.github("POST", path, Some(body)).await.expect(201);
         assert_eq!(made.header("location"), made.body["url"]);
-        let link = format!("#issuecomment-{}", made.body["id"]);
-        assert!(made.body["html_url"].as_str().unwrap().ends_with(&link));
+        let page = "https://github.localhost:8446/mindwell/ops/issues/12";
+        assert_eq!(made.body["html_url"], format!("{page}#issuecomment-{}", made.body["id"]));
     }
     let first = sandbox.github("GET", &format!("{path}?per_page=2"), None).await.expect(200);
     assert_eq!(first.body.as_array().unwrap().len(), 2);

@@ -32,7 +32,6 @@ pub(super) enum Stage {
 }
 
 /// One version of a secret.
-#[derive(Clone)]
 pub(super) struct Version {
     pub(super) id: String,
     pub(super) value: String,
@@ -253,6 +252,14 @@ impl Vault {
             return Err(Failure::inner(403, "Forbidden", "SecretDisabled", text));
         }
         Ok(reply(200, found.bundle(url, name)))
+    }
+
+    /// The latest version of each secret that is in use.
+    pub(super) fn list(&mut self, url: &str) -> Vec<Value> {
+        let live = self.secrets.iter_mut().filter_map(|(name, secret)| {
+            (secret.stage() == Stage::Live).then(|| secret.latest().item(&format!("{url}/secrets/{name}")))
+        });
+        live.collect()
     }
 
     /// In the order of version ids, which says nothing of their age.

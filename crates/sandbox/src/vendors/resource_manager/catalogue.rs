@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::super::azure_arm::REGION;
+use super::super::azure_arm::{REGION, resource_id};
 use super::super::azure_sign_in::AzureSignIn;
 use super::super::call::Call;
 use super::super::{Endpoints, Environment};
@@ -113,6 +113,36 @@ pub(super) fn resource_group(environment: &Environment) -> Value {
         "tags": {"environment": environment.name},
         "properties": {"provisioningState": "Succeeded"},
     })
+}
+
+/// The resources of a subscription, by the filter that tools use to find one: `resourceType eq '…' and name eq '…'`.
+pub(super) fn resources<'a>(environments: impl Iterator<Item = &'a Environment>, call: &Call) -> Value {
+    let filter = call.query("$filter").unwrap_or_default().to_ascii_lowercase();
+    let wanted = |attribute: &str, value: &str| {
+        !filter.contains(&format!("{attribute} eq "))
+            || filter.contains(&format!("{attribute} eq '{}'", value.to_ascii_lowercase()))
+    };
+    let all = environments.flat_map(|environment| {
+        [
+            ("Microsoft.DBforPostgreSQL/flexibleServers", environment.server()),
+            ("Microsoft.KeyVault/vaults", environment.vault()),
+            ("Microsoft.Web/sites", environment.app()),
+        ]
+        .map(|(kind, name)| (environment, kind, name))
+    });
+    let shown = all.filter(|(_, kind, name)| wanted("resourcetype", kind) && wanted("name", name));
+    let shown: Vec<Value> = shown
+        .map(|(environment, kind, name)| {
+            json!({
+                "id": resource_id(environment, &format!("{kind}/{name}")),
+                "name": name,
+                "type": kind,
+                "location": REGION.1,
+                "tags": {"environment": environment.name},
+            })
+        })
+        .collect();
+    json!({"value": shown})
 }
 
 pub(super) fn provider(subscription: &str, namespace: &str) -> Value {

@@ -267,6 +267,11 @@ async fn tools_find_the_clouds_addresses_and_what_is_in_it() {
     let groups = format!("/subscriptions/{SUBSCRIPTION}/resourcegroups");
     let groups = sandbox.arm_path("GET", &groups, None).await.expect(200);
     assert_eq!(groups.body["value"][0]["name"], "rg-mindwell-dev");
+    let filter = "resourceType%20eq%20'Microsoft.KeyVault%2Fvaults'%20and%20name%20eq%20'kv-mindwell-dev'";
+    let found = format!("/subscriptions/{SUBSCRIPTION}/resources?$filter={filter}");
+    let found = sandbox.arm_path("GET", &found, None).await.expect(200).body;
+    assert_eq!(found["value"].as_array().unwrap().len(), 1);
+    assert_eq!(found["value"][0]["name"], "kv-mindwell-dev");
     let replicas = sandbox.arm("GET", &format!("{SERVER}/replicas"), None).await.expect(200);
     assert_eq!(replicas.body["value"], json!([]));
 }
