@@ -167,6 +167,7 @@ pub(crate) fn shared(vendors: Vendors, credentials: &str) -> Arc<Shared> {
         ca: None,
         vendors,
         base: PathBuf::from("."),
+        azure: crate::azure::Accounts::default(),
         clock: Arc::new(ManualClock::at_second(1_767_225_600)),
     })
 }
