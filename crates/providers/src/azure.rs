@@ -306,7 +306,8 @@ fn client_options(http: &reqwest::Client, timeout: Duration) -> ClientOptions {
     ClientOptions {
         transport: Some(Transport::new(Arc::new(Carrier::new(http.clone(), timeout)))),
         retry: RetryOptions::none(),
-        user_agent: UserAgentOptions { application_id: Some(http::USER_AGENT.chars().take(24).collect()) },
+        // Only a short word: `azure_core` panics at anything else.
+        user_agent: UserAgentOptions { application_id: Some("pgrotate".into()) },
         ..Default::default()
     }
 }

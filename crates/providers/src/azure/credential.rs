@@ -2,7 +2,6 @@
 //! several providers want it at the same time.
 
 use std::collections::HashMap;
-use std::error::Error as _;
 use std::fmt;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
@@ -263,6 +262,7 @@ fn why_not_the_cli(error: &azure_core::Error) -> &'static str {
 
 /// What a failed sign-in means.
 fn classify(error: &azure_core::Error, who: &str) -> Error {
+    let mut on_disk = false;
     let mut next: Option<&(dyn std::error::Error + 'static)> = Some(error);
     while let Some(cause) = next {
         if let Some(lost) = cause.downcast_ref::<reqwest::Error>() {
@@ -272,10 +272,10 @@ fn classify(error: &azure_core::Error, who: &str) -> Error {
         if let Some(ErrorKind::HttpResponse { status, error_code, .. }) = answered {
             return entra(u16::from(*status), error_code.as_deref().unwrap_or_default(), who);
         }
+        on_disk |= cause.is::<std::io::Error>();
         next = cause.source();
     }
-    let file = error.source().is_some_and(|cause| cause.to_string().contains("federated token"));
-    let why = if file { "its token file can't be read" } else { "its settings can't be used" };
+    let why = if on_disk { "its token file can't be read" } else { "its settings can't be used" };
     Error::new(Kind::Unauthenticated, SIGN_IN).because(format!("{who}: {why}"))
 }
 
