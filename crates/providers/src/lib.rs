@@ -6,7 +6,9 @@
 //! and its tests. Outside of the file it has one line in [`registry`].
 
 pub mod credentials;
+mod files;
 pub mod http;
+pub mod postgres;
 pub mod registry;
 pub mod shared;
 

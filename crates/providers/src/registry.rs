@@ -72,6 +72,7 @@ providers! {
 providers! {
     /// Builds the authority.
     authority -> Authority, AUTHORITIES: {
+        "postgres" => postgres::Postgres,
     }
 }
 
