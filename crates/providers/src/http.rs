@@ -7,7 +7,8 @@ use std::time::Duration;
 
 use pgrotate_core::{Error, Kind, Result, Retry};
 use reqwest::dns::{Addrs, Name, Resolve, Resolving};
-use reqwest::{Client, Response, StatusCode, Url, redirect};
+pub use reqwest::Client;
+use reqwest::{Response, StatusCode, Url, redirect};
 
 /// Time for a connection to be made.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);

@@ -1,6 +1,6 @@
 //! What the providers of one environment share: connections, credentials, settings of vendors.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use pgrotate_core::Environment;
@@ -39,10 +39,15 @@ impl Shared {
     /// A path of the configuration: `~/` is the home folder, relative ones count from the
     /// configuration file.
     pub fn path(&self, text: &str) -> PathBuf {
-        match (text.strip_prefix("~/"), std::env::var_os("HOME")) {
-            (Some(rest), Some(home)) => PathBuf::from(home).join(rest),
-            _ => self.base.join(text),
-        }
+        resolve(&self.base, text)
+    }
+}
+
+/// The same, where nothing is shared yet.
+pub fn resolve(base: &Path, text: &str) -> PathBuf {
+    match (text.strip_prefix("~/"), std::env::var_os("HOME")) {
+        (Some(rest), Some(home)) => PathBuf::from(home).join(rest),
+        _ => base.join(text),
     }
 }
 

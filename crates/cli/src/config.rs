@@ -1,0 +1,311 @@
+//! The configuration file: found, read, checked as a whole, and turned into rotations.
+//!
+//! The way of a file through the submodules: `tree` (TOML with places), `environments` (their
+//! names and variables), `templates` (names filled in, one environment at a time), `settings` and
+//! `binding` (what it means, up to the providers), `sharing` (what no two may have in common).
+//! Everything that is wrong is collected as a `problem` and reported at once, for all
+//! environments, before anything else happens. `source` keeps credentials that somebody wrote
+//! into the file out of those reports.
+
+mod binding;
+mod de;
+mod environments;
+mod files;
+mod problem;
+mod registry;
+mod settings;
+mod sharing;
+mod source;
+mod templates;
+#[cfg(test)]
+mod tests;
+mod tree;
+
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use jiff::Timestamp;
+use miette::Report;
+use pgrotate_core::env::{Clock, Entropy};
+use pgrotate_core::keyring::Keyring;
+use pgrotate_core::rotation::Rotation;
+use pgrotate_core::{Environment, FingerprintKey};
+use pgrotate_providers::Shared;
+use pgrotate_providers::credentials::Credentials;
+use pgrotate_providers::http::Client;
+
+use binding::{Parts, Tables};
+use environments::Named;
+use files::Clients;
+use problem::{Problem, Problems};
+use registry::{Providers, Registry};
+use settings::{Settings, TOP};
+use sharing::Claims;
+use source::Source;
+use templates::Names;
+use tree::Table;
+
+/// The name of the file where none is named.
+const FILE: &str = "pgrotate.toml";
+/// The variable that names another one.
+const VARIABLE: &str = "PGROTATE_CONFIG";
+
+/// What a rotation needs that no file can say.
+pub(crate) struct Deps {
+    /// Marks passwords.
+    pub(crate) key: FingerprintKey,
+    /// The door to time.
+    pub(crate) clock: Arc<dyn Clock>,
+    /// The door to chance.
+    pub(crate) entropy: Arc<dyn Entropy>,
+}
+
+/// A configuration without mistakes.
+pub(crate) struct Config {
+    source: Source,
+    /// The folder from which relative paths count.
+    base: PathBuf,
+    project: String,
+    drafts: Vec<Draft>,
+    warnings: Vec<String>,
+    clients: Clients,
+    registry: &'static dyn Registry,
+}
+
+/// One environment, read and checked, and not yet bound to the outside.
+struct Draft {
+    environment: Environment,
+    settings: Settings,
+    tables: Tables,
+}
+
+impl Config {
+    /// Finds the file: the one that is named, else the one that the environment names, else the
+    /// one in the working folder.
+    ///
+    /// # Errors
+    /// When there is none, with the places where it could be.
+    pub(crate) fn find(explicit: Option<PathBuf>) -> Result<PathBuf, Report> {
+        find(explicit, std::env::var_os(VARIABLE), Path::new(FILE))
+    }
+
+    /// Reads and checks the whole file, for all environments.
+    ///
+    /// # Errors
+    /// Everything that is wrong with it, each mistake with its place.
+    pub(crate) fn load(path: &Path) -> Result<Self, Report> {
+        let text = std::fs::read_to_string(path).map_err(|error| unreadable(path, &error.kind().to_string()))?;
+        Self::parse(path, text)
+    }
+
+    /// The same for a text that is not in the file yet.
+    ///
+    /// # Errors
+    /// As [`Config::load`].
+    pub(crate) fn parse(path: &Path, text: String) -> Result<Self, Report> {
+        Self::parse_with(path, text, &Providers)
+    }
+
+    fn parse_with(path: &Path, text: String, registry: &'static dyn Registry) -> Result<Self, Report> {
+        let absolute = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
+        let base = absolute.parent().unwrap_or(Path::new("/")).to_owned();
+        let source = Source::new(path, text);
+        let mut problems = Problems::default();
+        let (project, drafts) = read(&source, &mut problems);
+        let mut warnings: Vec<String> =
+            drafts.iter().filter_map(|draft| draft.settings.warning.clone()).collect();
+        warnings.dedup();
+        let config = Self { source, base, project, drafts, warnings, clients: Clients::default(), registry };
+        config.check(&mut problems);
+        problems.report(&config.source)?;
+        Ok(config)
+    }
+
+    /// Builds every environment's providers once, to see that they can be built and that no two
+    /// environments meet. That needs no I/O, so it costs next to nothing.
+    fn check(&self, problems: &mut Problems) {
+        let bound: Vec<_> = self.drafts.iter().map(|draft| self.try_out(draft, problems)).collect();
+        problems.outside();
+        let mut claims = Claims::default();
+        for (draft, parts) in std::iter::zip(&self.drafts, &bound) {
+            if let Some(parts) = parts {
+                claims.add(draft.environment.as_str(), &draft.settings, parts);
+            }
+        }
+        claims.settle(problems);
+    }
+
+    fn try_out(&self, draft: &Draft, problems: &mut Problems) -> Option<Parts> {
+        problems.within(draft.environment.as_str());
+        let own = &draft.settings.credentials_file;
+        // One for each environment may be missing on this machine until its environment's turn.
+        if let Some(file) = own.as_ref().filter(|file| !self.source.text[file.at.clone()].contains('{')) {
+            problems.keep(files::credentials(&self.base, Some(file)));
+        }
+        let http = self.clients.get(None).map_err(|error| files::problem(&error));
+        let shared = self.shared(draft, problems.keep(http)?, Arc::new(Standstill));
+        let parts = binding::bind(&draft.tables, self.registry, &Arc::new(shared), problems)?;
+        sharing::names(&parts, problems);
+        Some(parts)
+    }
+
+    /// What an environment's providers share, without the files that the configuration names.
+    fn shared(&self, draft: &Draft, http: Client, clock: Arc<dyn Clock>) -> Shared {
+        let settings = &draft.settings;
+        Shared {
+            environment: draft.environment.clone(),
+            target: settings.target.clone(),
+            database_tls: settings.tls.clone(),
+            credentials: Credentials::from_environment(),
+            http,
+            ca: None,
+            vendors: settings.vendors.clone(),
+            base: self.base.clone(),
+            clock,
+        }
+    }
+
+    /// Binds one environment to the outside.
+    ///
+    /// # Errors
+    /// When it is not in the file, or a file that the configuration names can't be read.
+    pub(crate) fn rotation(&self, environment: &Environment, deps: Deps) -> Result<Rotation, Report> {
+        let mut problems = Problems::default();
+        let bound = self.bound(environment, &deps, &mut problems);
+        problems.report(&self.source)?;
+        let (draft, shared, parts) = bound.expect("what has no problem is bound");
+        let copies: Vec<_> = parts.copies.into_iter().map(|own| own.value).collect();
+        Ok(Rotation {
+            environment: environment.clone(),
+            target: shared.target.clone(),
+            policy: draft.settings.policy.clone(),
+            url: draft.settings.url.clone(),
+            vault: parts.vault.value,
+            authority: parts.authority.value,
+            verifier: self.registry.verifier(&shared),
+            wholes: Rotation::locks(&copies),
+            copies,
+            consumers: parts.consumers.into_iter().map(|own| own.value).collect(),
+            verifications: parts.verifications.into_iter().map(|own| own.value).collect(),
+            recorders: parts.recorders.into_iter().map(|own| own.value).collect(),
+            key: deps.key,
+            clock: deps.clock,
+            entropy: deps.entropy,
+            keyring: Keyring::default(),
+        })
+    }
+
+    fn bound(
+        &self,
+        environment: &Environment,
+        deps: &Deps,
+        problems: &mut Problems,
+    ) -> Option<(&Draft, Arc<Shared>, Parts)> {
+        let names: Vec<&str> = self.drafts.iter().map(|draft| draft.environment.as_str()).collect();
+        let draft = self.drafts.iter().find(|draft| draft.environment == *environment);
+        let draft = draft.ok_or_else(|| Problem::no_such("environment", environment.as_str(), &names));
+        let draft = problems.keep(draft)?;
+        let settings = &draft.settings;
+        let ca = problems.keep(files::certificate(&self.base, settings.ca_file.as_ref()))?;
+        problems.keep(files::certificate(&self.base, settings.tls_file.as_ref()))?;
+        let credentials = problems.keep(files::credentials(&self.base, settings.credentials_file.as_ref()))?;
+        let http = self.clients.get(ca.as_deref()).map_err(|error| files::problem(&error));
+        let shared = self.shared(draft, problems.keep(http)?, Arc::clone(&deps.clock));
+        let shared = Arc::new(Shared { credentials, ca, ..shared });
+        let parts = binding::bind(&draft.tables, self.registry, &shared, problems)?;
+        Some((draft, shared, parts))
+    }
+
+    /// The environments, in the order of the file.
+    pub(crate) fn environments(&self) -> Vec<Environment> {
+        self.drafts.iter().map(|draft| draft.environment.clone()).collect()
+    }
+
+    /// Where the file is.
+    pub(crate) fn path(&self) -> &Path {
+        &self.source.path
+    }
+
+    /// The project's name.
+    pub(crate) fn project(&self) -> &str {
+        &self.project
+    }
+
+    /// What is odd and stops nothing.
+    pub(crate) fn warnings(&self) -> &[String] {
+        &self.warnings
+    }
+}
+
+fn find(explicit: Option<PathBuf>, variable: Option<OsString>, usual: &Path) -> Result<PathBuf, Report> {
+    let variable = variable.filter(|path| !path.is_empty()).map(PathBuf::from);
+    match explicit.or(variable) {
+        Some(named) if named.is_file() => Ok(named),
+        Some(named) => Err(unreadable(&named, "there is no such file")),
+        None if usual.is_file() => Ok(usual.to_owned()),
+        None => Err(unreadable(usual, "there is no such file")),
+    }
+}
+
+fn unreadable(path: &Path, why: &str) -> Report {
+    miette::miette!(
+        help = "name it with `--config FILE` or PGROTATE_CONFIG, or work in the folder that has a pgrotate.toml; \
+                `pgrotate init` writes one",
+        "cannot read the configuration {}: {why}",
+        path.display()
+    )
+}
+
+/// Reads the text as far as that goes without providers.
+fn read(source: &Source, problems: &mut Problems) -> (String, Vec<Draft>) {
+    let file = tree::parse(&source.text).map_err(|error| {
+        let problem = Problem::new(format!("this is no TOML: {}", error.message()));
+        error.span().map_or(problem.clone(), |at| problem.at(&at, ""))
+    });
+    let Some(mut file) = problems.keep(file) else { return Default::default() };
+    let project = problems.keep(project(&mut file)).unwrap_or_default();
+    let environments = environments::read(&mut file, problems);
+    let ready = environments.iter().filter(|own| own.complete(&environments));
+    let drafts = ready.filter_map(|own| Draft::read(&file, own, source, problems)).collect();
+    problems.outside();
+    (project, drafts)
+}
+
+fn project(file: &mut Table) -> Result<String, Problem> {
+    let value = file.take("project").ok_or_else(|| {
+        Problem::new("`project` is missing").help("a name for what the environments belong to: project = \"…\"")
+    })?;
+    match de::read::<String>(&value)? {
+        empty if empty.trim().is_empty() => Err(Problem::new("`project` is empty").at(&value.at, "")),
+        name => Ok(name),
+    }
+}
+
+impl Draft {
+    fn read(file: &Table, named: &Named, source: &Source, problems: &mut Problems) -> Option<Self> {
+        problems.within(named.environment.as_str());
+        let names = Names { text: &source.text, variables: &named.variables };
+        let mut file = names.fill(file, problems)?;
+        let tables = Tables::read(&mut file, problems);
+        let settings = Settings::read(&mut file, problems);
+        for entry in file.entries() {
+            problems.add(Problem::unknown_key(&entry.key, TOP).at(&entry.at, ""));
+        }
+        Some(Self { environment: named.environment.clone(), settings: settings?, tables })
+    }
+}
+
+/// A clock for providers that are built only to see whether they can be.
+struct Standstill;
+
+#[async_trait]
+impl Clock for Standstill {
+    fn now(&self) -> Timestamp {
+        Timestamp::UNIX_EPOCH
+    }
+
+    async fn sleep(&self, _duration: Duration) {}
+}

@@ -1,0 +1,115 @@
+//! The seam between the configuration and the providers, so that tests can bring their own.
+
+use std::sync::Arc;
+
+use pgrotate_core::provider::{Authority, Consumer, Recorder, Sink, Vault, Verification, Verifier};
+use pgrotate_providers::postgres::PostgresLogin;
+use pgrotate_providers::{BuildError, Shared, registry};
+
+use super::de::Input;
+use super::problem::Problem;
+
+/// What somebody wrote about one provider.
+pub(super) struct Wish<'a> {
+    /// Which one.
+    pub(super) kind: &'a str,
+    /// Its name, where it shall not name itself.
+    pub(super) name: Option<String>,
+    /// Everything else.
+    pub(super) options: Input<'a>,
+}
+
+/// A provider, or why there is none.
+pub(super) type Built<T> = Result<Box<T>, BuildError<Problem>>;
+
+/// Turns wishes into providers, without any I/O.
+pub(super) trait Registry: Send + Sync {
+    /// The kinds of each role.
+    fn kinds(&self, role: Role) -> &'static [&'static str];
+    fn vault(&self, wish: Wish<'_>, shared: &Arc<Shared>) -> Built<dyn Vault>;
+    fn authority(&self, wish: Wish<'_>, shared: &Arc<Shared>) -> Built<dyn Authority>;
+    fn sink(&self, wish: Wish<'_>, shared: &Arc<Shared>) -> Built<dyn Sink>;
+    fn consumer(&self, wish: Wish<'_>, shared: &Arc<Shared>) -> Built<dyn Consumer>;
+    fn verification(&self, wish: Wish<'_>, shared: &Arc<Shared>) -> Built<dyn Verification>;
+    fn recorder(&self, wish: Wish<'_>, shared: &Arc<Shared>) -> Built<dyn Recorder>;
+    /// What proves a password. There is one way, so nobody has to wish for it.
+    fn verifier(&self, shared: &Arc<Shared>) -> Box<dyn Verifier>;
+}
+
+/// The roles that tables of the configuration fill.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Role {
+    Vault,
+    Authority,
+    Sink,
+    Consumer,
+    Verification,
+    Recorder,
+}
+
+impl Role {
+    /// The keys that every table of the role can have.
+    pub(super) fn keys(self) -> &'static [&'static str] {
+        match self {
+            Self::Sink => &["kind", "name", "value", "retire"],
+            Self::Consumer => &["kind", "name", "waits_for"],
+            _ => &["kind", "name"],
+        }
+    }
+
+    /// What one is called.
+    pub(super) fn noun(self) -> &'static str {
+        match self {
+            Self::Vault => "vault of record",
+            Self::Authority => "authority",
+            Self::Sink => "sink",
+            Self::Consumer => "consumer",
+            Self::Verification => "check",
+            Self::Recorder => "record",
+        }
+    }
+}
+
+/// The providers of the program.
+pub(super) struct Providers;
+
+impl Registry for Providers {
+    fn kinds(&self, role: Role) -> &'static [&'static str] {
+        match role {
+            Role::Vault => registry::VAULTS,
+            Role::Authority => registry::AUTHORITIES,
+            Role::Sink => registry::SINKS,
+            Role::Consumer => registry::CONSUMERS,
+            Role::Verification => registry::VERIFICATIONS,
+            Role::Recorder => registry::RECORDERS,
+        }
+    }
+
+    fn vault(&self, wish: Wish<'_>, shared: &Arc<Shared>) -> Built<dyn Vault> {
+        registry::vault(wish.kind, wish.name, wish.options, shared)
+    }
+
+    fn authority(&self, wish: Wish<'_>, shared: &Arc<Shared>) -> Built<dyn Authority> {
+        registry::authority(wish.kind, wish.name, wish.options, shared)
+    }
+
+    fn sink(&self, wish: Wish<'_>, shared: &Arc<Shared>) -> Built<dyn Sink> {
+        registry::sink(wish.kind, wish.name, wish.options, shared)
+    }
+
+    fn consumer(&self, wish: Wish<'_>, shared: &Arc<Shared>) -> Built<dyn Consumer> {
+        registry::consumer(wish.kind, wish.name, wish.options, shared)
+    }
+
+    fn verification(&self, wish: Wish<'_>, shared: &Arc<Shared>) -> Built<dyn Verification> {
+        registry::verification(wish.kind, wish.name, wish.options, shared)
+    }
+
+    fn recorder(&self, wish: Wish<'_>, shared: &Arc<Shared>) -> Built<dyn Recorder> {
+        registry::recorder(wish.kind, wish.name, wish.options, shared)
+    }
+
+    fn verifier(&self, shared: &Arc<Shared>) -> Box<dyn Verifier> {
+        Box::new(PostgresLogin::new(Arc::clone(shared)))
+    }
+}

@@ -1,0 +1,198 @@
+//! What an environment's providers share, read from its part of the file: the database, the
+//! password's form, the vendors' settings, the files beside the configuration.
+
+use pgrotate_core::Secret;
+use pgrotate_core::database_url::{DatabaseUrl, Target};
+use pgrotate_core::password::{Policy, PolicyError};
+use pgrotate_core::value::UrlTemplate;
+use pgrotate_providers::shared::{DatabaseTls, TlsMode, Vendors};
+use serde::Deserialize;
+
+use super::de;
+use super::problem::{Problem, Problems};
+use super::tree::{Node, Span, Table, Value};
+
+/// The keys that can stand at the top of the file.
+pub(super) const TOP: &[&str] = &[
+    "project",
+    "credentials_file",
+    "ca_file",
+    "environments",
+    "database",
+    "password",
+    "azure",
+    "github",
+    "aws",
+    "onepassword",
+    "vault",
+    "authority",
+    "sinks",
+    "consumers",
+    "checks",
+    "records",
+];
+
+/// The form of a URL that can't be read, unless the file has another.
+const URL: &str = "postgresql://{user}:{password}@{host}:{port}/{name}";
+
+/// A text with its place.
+#[derive(Clone)]
+pub(super) struct Placed<T> {
+    pub(super) value: T,
+    pub(super) at: Span,
+}
+
+/// Everything but the providers.
+#[derive(Clone)]
+pub(super) struct Settings {
+    pub(super) target: Target,
+    /// Where the host stands.
+    pub(super) target_at: Span,
+    pub(super) tls: DatabaseTls,
+    /// The CA file of the database alone.
+    pub(super) tls_file: Option<Placed<String>>,
+    pub(super) policy: Policy,
+    pub(super) url: UrlTemplate,
+    pub(super) vendors: Vendors,
+    pub(super) ca_file: Option<Placed<String>>,
+    pub(super) credentials_file: Option<Placed<String>>,
+    /// What is odd and stops nothing.
+    pub(super) warning: Option<String>,
+}
+
+impl Settings {
+    /// Takes what belongs here out of an environment's file.
+    pub(super) fn read(file: &mut Table, problems: &mut Problems) -> Option<Self> {
+        let vendors = Vendors {
+            azure: section(file, "azure", problems),
+            github: section(file, "github", problems),
+            aws: section(file, "aws", problems),
+            onepassword: section(file, "onepassword", problems),
+        };
+        let policy = match file.take("password") {
+            Some(value) => problems.keep(policy(&value)),
+            None => Some(Policy::default()),
+        };
+        let [ca_file, credentials_file] = ["ca_file", "credentials_file"]
+            .map(|key| file.take(key).and_then(|value| problems.keep(placed(&value))));
+        let database = file.take("database").ok_or_else(|| {
+            Problem::new("the table [database] is missing")
+                .help("it says where the role logs in: host, name, user, and port if it is not 5432")
+        });
+        let database = problems.keep(database.and_then(|value| Database::read(&value)))?;
+        Some(Self {
+            target: database.target,
+            target_at: database.target_at,
+            tls: database.tls,
+            tls_file: database.tls_file,
+            warning: driver_warning(&database.sample),
+            url: database.url,
+            policy: policy?,
+            vendors,
+            ca_file,
+            credentials_file,
+        })
+    }
+}
+
+/// A vendor's settings; the defaults where there are none.
+fn section<T: Default + for<'de> Deserialize<'de>>(file: &mut Table, key: &str, problems: &mut Problems) -> T {
+    file.take(key).and_then(|value| problems.keep(de::read(&value))).unwrap_or_default()
+}
+
+/// A value with its place.
+pub(super) fn placed<T: for<'de> Deserialize<'de>>(value: &Value) -> Result<Placed<T>, Problem> {
+    Ok(Placed { value: de::read(value)?, at: value.at.clone() })
+}
+
+/// `[password]`
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct PasswordForm {
+    length: Option<usize>,
+    symbols: Option<String>,
+}
+
+fn policy(value: &Value) -> Result<Policy, Problem> {
+    let form: PasswordForm = de::read(value)?;
+    let length = form.length.unwrap_or_else(|| Policy::default().length());
+    Policy::new(length, form.symbols.as_deref().unwrap_or_default()).map_err(|error| {
+        let key = if matches!(error, PolicyError::Symbol(_)) { "symbols" } else { "length" };
+        Problem::new(error.to_string()).at(place(value, key), "")
+    })
+}
+
+/// Where a key's value stands, or else the table.
+fn place<'a>(table: &'a Value, key: &str) -> &'a Span {
+    match &table.node {
+        Node::Table(own) => own.get(key).map_or(&table.at, |value| &value.at),
+        _ => &table.at,
+    }
+}
+
+/// `[database]`, as far as serde reads it.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct DatabaseOptions {
+    host: String,
+    #[serde(default = "default_port")]
+    port: u16,
+    name: String,
+    user: String,
+    tls: Option<DatabaseTls>,
+}
+
+fn default_port() -> u16 {
+    5432
+}
+
+struct Database {
+    target: Target,
+    target_at: Span,
+    tls: DatabaseTls,
+    tls_file: Option<Placed<String>>,
+    url: UrlTemplate,
+    /// A URL as the template gives it, with a password that is none.
+    sample: Secret,
+}
+
+impl Database {
+    fn read(value: &Value) -> Result<Self, Problem> {
+        let mut rest = value.clone();
+        let url = match &mut rest.node {
+            Node::Table(table) => table.take("url"),
+            _ => None,
+        };
+        let options: DatabaseOptions = de::read(&rest).map_err(|problem| problem.beside(&["url"]))?;
+        for (key, text) in [("host", &options.host), ("name", &options.name), ("user", &options.user)] {
+            if text.is_empty() {
+                return Err(Problem::new(format!("`{key}` is empty")).at(place(value, key), ""));
+            }
+        }
+        let target_at = place(value, "host").clone();
+        if options.host.contains(['/', '@', ':', ' ']) && options.host.parse::<std::net::Ipv6Addr>().is_err() {
+            let problem = Problem::new("a host name is wanted here").at(&target_at, "");
+            return Err(problem.help("without scheme, user, port and path; those are keys of their own"));
+        }
+        let target =
+            Target { host: options.host, port: options.port, database: options.name, user: options.user };
+        let (url, url_at): (String, &Span) = match &url {
+            Some(own) => (de::read(own)?, &own.at),
+            None => (URL.to_owned(), &target_at),
+        };
+        let url = UrlTemplate::parse(&url, &target).map_err(|error| Problem::new(error.message).at(url_at, ""))?;
+        let tls = options.tls.unwrap_or(DatabaseTls { mode: TlsMode::default(), ca_file: None });
+        let tls_file = tls.ca_file.as_ref().map(|file| Placed {
+            value: file.to_string_lossy().into_owned(),
+            at: place(value, "tls").clone(),
+        });
+        let sample = url.render(&target, &Secret::new("sample"));
+        Ok(Self { target, target_at, tls, tls_file, url, sample })
+    }
+}
+
+/// What is odd about the URL's TLS parameters.
+fn driver_warning(sample: &Secret) -> Option<String> {
+    let url = DatabaseUrl::parse(sample).expect("a template is read only if what it gives is a URL");
+    url.driver_warning().map(|warning| format!("database.url: {warning}"))
+}

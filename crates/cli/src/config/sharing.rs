@@ -1,0 +1,143 @@
+//! What no two environments, and no two tables of one, may have in common.
+//!
+//! Two environments with the same server, vault or secret are how a rotation of `dev` reaches
+//! `prod`; nearly always a name was copied and its `{env}` forgotten. Consumers, checks and
+//! records may be shared: they keep nothing.
+
+use std::collections::BTreeMap;
+
+use super::binding::Parts;
+use super::problem::{Problem, Problems};
+use super::settings::Settings;
+use super::tree::Span;
+
+/// What can't belong to two.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum What {
+    Login,
+    Server,
+    Store,
+}
+
+/// Somebody who claims a place in the world.
+struct Claim<'a> {
+    environment: &'a str,
+    /// What it is called in its environment.
+    name: String,
+    at: &'a Span,
+}
+
+/// The claims of all environments.
+#[derive(Default)]
+pub(super) struct Claims<'a>(BTreeMap<(What, String), Vec<Claim<'a>>>);
+
+impl<'a> Claims<'a> {
+    /// Adds those of one environment.
+    pub(super) fn add(&mut self, environment: &'a str, settings: &'a Settings, parts: &'a Parts) {
+        let mut claim = |what, location: String, name: String, at| {
+            let claim = Claim { environment, name, at };
+            self.0.entry((what, location)).or_default().push(claim);
+        };
+        let target = &settings.target;
+        let login = format!("{}@{}:{}", target.user, target.host.to_ascii_lowercase(), target.port);
+        claim(What::Login, login, target.to_string(), &settings.target_at);
+        let authority = &parts.authority;
+        claim(What::Server, authority.value.location(), authority.value.describe(), &authority.at);
+        let vault = &parts.vault;
+        claim(What::Store, vault.value.location(), vault.value.id().to_string(), &vault.at);
+        for copy in &parts.copies {
+            let sink = &copy.value.sink;
+            claim(What::Store, sink.location(), sink.id().to_string(), &copy.at);
+        }
+    }
+
+    /// Notes every place that is claimed twice.
+    pub(super) fn settle(&self, problems: &mut Problems) {
+        let mut within: Vec<(&Span, &Span)> = Vec::new();
+        for ((what, location), claims) in &self.0 {
+            for (index, second) in claims.iter().enumerate() {
+                let first = claims[..index].iter().find(|first| first.environment == second.environment);
+                // The same two tables clash in every environment; once is enough.
+                if let Some(first) = first.filter(|first| !within.contains(&(first.at, second.at))) {
+                    within.push((first.at, second.at));
+                    problems.add(twice(first, second));
+                }
+            }
+            let mut environments: Vec<&str> = claims.iter().map(|claim| claim.environment).collect();
+            environments.dedup();
+            if environments.len() > 1 {
+                problems.add(shared(*what, location, &environments, claims));
+            }
+        }
+    }
+}
+
+fn twice(first: &Claim<'_>, second: &Claim<'_>) -> Problem {
+    let message = format!("`{}` and `{}` are one and the same place", first.name, second.name);
+    Problem::new(message)
+        .at(second.at, "this one again")
+        .at(first.at, "the first")
+        .help("one of the two names something else than was meant, or one of them is too many")
+}
+
+fn shared(what: What, location: &str, environments: &[&str], claims: &[Claim<'_>]) -> Problem {
+    let (last, rest) = environments.split_last().expect("there are at least two");
+    let who = format!("{} and {last}", rest.join(", "));
+    let message = match what {
+        What::Login => format!("{who} log in as the same role on the same server: {location}"),
+        What::Server => format!("{who} have the same server: {location}"),
+        What::Store => format!("{who} keep the password in the same place: {location}"),
+    };
+    let mut places: Vec<&Span> = claims.iter().map(|claim| claim.at).collect();
+    places.dedup();
+    let problem = places.iter().fold(Problem::new(message), |problem, place| problem.at(place, "the same in each"));
+    problem.help("put {env} into one of its names, or a variable that each environment has its own value for")
+}
+
+/// Notes the names that two of the same environment have: a plan's steps are told apart by them.
+pub(super) fn names(parts: &Parts, problems: &mut Problems) {
+    let vault = &parts.vault;
+    let mut copies = vec![Name::new(vault.value.id(), &vault.at, vault.value.location())];
+    copies.extend(parts.copies.iter().map(|copy| {
+        let sink = &copy.value.sink;
+        Name::new(sink.id(), &copy.at, sink.location())
+    }));
+    unique("copies", &copies, problems);
+    let named = |id: &str, at| Name::new(id, at, String::new());
+    let consumers: Vec<_> =
+        parts.consumers.iter().map(|own| named(own.value.consumer.id(), &own.at)).collect();
+    unique("consumers", &consumers, problems);
+    let checks: Vec<_> = parts.verifications.iter().map(|own| named(own.value.id(), &own.at)).collect();
+    unique("checks", &checks, problems);
+    let records: Vec<_> = parts.recorders.iter().map(|own| named(own.value.id(), &own.at)).collect();
+    unique("records", &records, problems);
+    let own = |name: &&Name<'_>| name.id == "login" || copies.iter().any(|copy| copy.id == name.id);
+    for check in checks.iter().filter(own) {
+        let message = format!("a check can't be called `{}`: one that every run makes has this name", check.id);
+        problems.add(Problem::new(message).at(check.at, "").help("give it another `name`"));
+    }
+}
+
+struct Name<'a> {
+    id: String,
+    at: &'a Span,
+    /// Where it is; two names of the same place are another mistake, and noted as such.
+    location: String,
+}
+
+impl<'a> Name<'a> {
+    fn new(id: impl ToString, at: &'a Span, location: String) -> Self {
+        Self { id: id.to_string(), at, location }
+    }
+}
+
+fn unique(what: &str, names: &[Name<'_>], problems: &mut Problems) {
+    for (index, second) in names.iter().enumerate() {
+        let Some(first) = names[..index].iter().find(|first| first.id == second.id) else { continue };
+        if first.location.is_empty() || first.location != second.location {
+            let problem = Problem::new(format!("two {what} are called `{}`", second.id));
+            let problem = problem.at(second.at, "this one again").at(first.at, "the first");
+            problems.add(problem.help("give one of them a `name` of its own: name = \"…\""));
+        }
+    }
+}
