@@ -97,7 +97,7 @@ impl Config {
     /// # Errors
     /// Everything that is wrong with it, each mistake with its place.
     pub(crate) fn load(path: &Path) -> Result<Self, Report> {
-        let text = std::fs::read_to_string(path).map_err(|error| unreadable(path, &error.kind().to_string()))?;
+        let text = std::fs::read_to_string(path).map_err(|error| unreadable(path, &files::why(&error)))?;
         Self::parse(path, text)
     }
 
@@ -212,8 +212,12 @@ impl Config {
         let settings = &draft.settings;
         let ca = problems.keep(files::certificate(&self.base, settings.ca_file.as_ref()))?;
         problems.keep(files::certificate(&self.base, settings.tls_file.as_ref()))?;
-        let credentials = problems.keep(files::credentials(&self.base, settings.credentials_file.as_ref()))?;
-        let http = self.clients.get(ca.as_deref()).map_err(|error| files::problem(&error));
+        let credentials =
+            problems.keep(files::credentials(&self.base, settings.credentials_file.as_ref()))?;
+        let http = self.clients.get(ca.as_deref()).map_err(|error| match &settings.ca_file {
+            Some(file) => files::problem(&error).at(&file.at, "named here"),
+            None => files::problem(&error),
+        });
         let shared = self.shared(draft, problems.keep(http)?, Arc::clone(&deps.clock));
         let shared = Arc::new(Shared { credentials, ca, ..shared });
         let parts = binding::bind(&draft.tables, self.registry, &shared, problems)?;
@@ -277,7 +281,8 @@ fn read(source: &Source, problems: &mut Problems) -> (String, Vec<Draft>) {
 
 fn project(file: &mut Table) -> Result<String, Problem> {
     let value = file.take("project").ok_or_else(|| {
-        Problem::new("`project` is missing").help("a name for what the environments belong to: project = \"…\"")
+        Problem::new("`project` is missing")
+            .help("a name for what the environments belong to: project = \"…\"")
     })?;
     match de::read::<String>(&value)? {
         empty if empty.trim().is_empty() => Err(Problem::new("`project` is empty").at(&value.at, "")),

@@ -13,7 +13,7 @@ use super::de::Input;
 use super::files;
 use super::problem::{Problem, Problems, wrong};
 use super::registry::{Built, Registry, Role, Wish};
-use super::settings::{Placed, placed};
+use super::settings::{Placed, own, placed};
 use super::tree::{Node, Table, Value};
 
 /// The tables that become providers.
@@ -114,9 +114,8 @@ fn each<'a, T>(
     problems: &mut Problems,
     build: impl Fn(&Value) -> Result<T, Problem>,
 ) -> Vec<Placed<T>> {
-    let build = |table: &'a Value| {
-        problems.keep(build(table)).map(|value| Placed { value, at: table.at.clone() })
-    };
+    let build =
+        |table: &'a Value| problems.keep(build(table)).map(|value| Placed { value, at: table.at.clone() });
     tables.into_iter().filter_map(build).collect()
 }
 
@@ -162,7 +161,8 @@ impl Binder<'_> {
         let (mut rest, at) = (own(table)?, &table.at);
         let retire: Retire = take(&mut rest, "retire")?.map_or_else(Retire::default, |own| own.value);
         let value = take::<String>(&mut rest, "value")?.ok_or_else(|| {
-            let help = "what the copy holds: \"{password}\", \"{database_url}\", or a text around one of them";
+            let help =
+                "what the copy holds: \"{password}\", \"{database_url}\", or a text around one of them";
             Problem::new("`value` is missing").at(at, "in this table").help(help)
         });
         let template = value.and_then(|value| {
@@ -201,22 +201,14 @@ impl Binder<'_> {
             Problem::new("`kind` is missing").at(&table.at, "in this table").help(help)
         })?;
         let name = take(&mut rest, "name")?.map(|name| name.value);
-        let options = Value { node: Node::Table(rest), at: table.at.clone() };
+        let options = Value { node: Node::Table(rest.clone()), at: table.at.clone() };
         make(Wish { kind: &kind.value, name, options: Input(&options) }).map_err(|error| match error {
             BuildError::UnknownKind(known) => {
                 Problem::no_such(&format!("{} of the kind", role.noun()), &kind.value, known).or_at(&kind.at)
             }
-            BuildError::Options(problem) => problem.beside(role.keys()),
+            BuildError::Options(problem) => problem.beside(&rest, role.keys()),
             BuildError::Provider(error) => files::problem(&error).at(&table.at, ""),
         })
-    }
-}
-
-/// A copy of the table, to take things out of.
-fn own(value: &Value) -> Result<Table, Problem> {
-    match &value.node {
-        Node::Table(table) => Ok(table.clone()),
-        _ => Err(wrong("a table", value)),
     }
 }
 

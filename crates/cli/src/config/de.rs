@@ -5,8 +5,8 @@
 //! wanted, because a template (`port = "{pg_port}"`) can only stand in a string.
 
 use serde::de::{
-    DeserializeSeed, Deserializer, EnumAccess, Error as _, IntoDeserializer, MapAccess, SeqAccess, Unexpected,
-    VariantAccess, Visitor,
+    DeserializeSeed, Deserializer, EnumAccess, Error as _, IntoDeserializer, MapAccess, SeqAccess,
+    Unexpected, VariantAccess, Visitor,
 };
 use serde::{Deserialize, forward_to_deserialize_any};
 
@@ -36,7 +36,7 @@ impl<'de> Input<'de> {
             Node::Text(text) => self.placed(|_| match (text.parse::<i64>(), text.parse::<f64>()) {
                 (Ok(number), _) => visitor.visit_i64(number),
                 (_, Ok(number)) => visitor.visit_f64(number),
-                _ => Err(Problem::invalid_type(Unexpected::Str(text), &visitor)),
+                _ => Err(Problem::invalid_type(Unexpected::Other("no number"), &visitor)),
             }),
             _ => self.deserialize_any(visitor),
         }
@@ -62,9 +62,7 @@ impl<'de> Deserializer<'de> for Input<'de> {
             Node::Boolean(yes) => visitor.visit_bool(*yes),
             Node::Date => Err(Problem::invalid_type(Unexpected::Other("a date"), &visitor)),
             Node::List(items) => visitor.visit_seq(Items(items.iter())),
-            Node::Table(table) => {
-                visitor.visit_map(Entries { rest: Box::new(table.entries()), value: None })
-            }
+            Node::Table(table) => visitor.visit_map(Entries { rest: Box::new(table.entries()), value: None }),
         })
     }
 
@@ -78,7 +76,7 @@ impl<'de> Deserializer<'de> for Input<'de> {
         match &self.0.node {
             Node::Text(text) => self.placed(|_| match text.parse() {
                 Ok(yes) => visitor.visit_bool(yes),
-                Err(_) => Err(Problem::invalid_type(Unexpected::Str(text), &visitor)),
+                Err(_) => Err(Problem::invalid_type(Unexpected::Other("neither"), &visitor)),
             }),
             _ => self.deserialize_any(visitor),
         }
@@ -174,9 +172,8 @@ impl<'de> VariantAccess<'de> for Input<'de> {
     type Error = Problem;
 
     fn unit_variant(self) -> Result<(), Problem> {
-        Err(Problem::invalid_type(Unexpected::Other(self.0.described()), &"nothing more")).map_err(
-            |problem: Problem| problem.or_at(&self.0.at),
-        )
+        Err(Problem::invalid_type(Unexpected::Other(self.0.described()), &"nothing more"))
+            .map_err(|problem: Problem| problem.or_at(&self.0.at))
     }
 
     fn newtype_variant_seed<T: DeserializeSeed<'de>>(self, seed: T) -> Result<T::Value, Problem> {

@@ -52,12 +52,15 @@ fn environment(entry: &Entry, problems: &mut Problems) -> Option<Named> {
     let name = entry.key.as_str();
     let part = |letter: char| letter.is_ascii_alphanumeric() || letter == '-' || letter == '_';
     if !name.starts_with(|first: char| first.is_ascii_alphanumeric()) || !name.chars().all(part) {
-        let help = "letters, digits, `-` and `_`, with a letter or digit first: it becomes part of names elsewhere";
+        let help =
+            "letters, digits, `-` and `_`, with a letter or digit first: it becomes part of names elsewhere";
         problems.add(Problem::new("this can't be the name of an environment").at(&entry.at, "").help(help));
         return None;
     }
     let Node::Table(own) = &entry.value.node else {
-        problems.add(wrong("a table", &entry.value).help(format!("{name} = {{}}, or with variables in the braces")));
+        problems.add(
+            wrong("a table", &entry.value).help(format!("{name} = {{}}, or with variables in the braces")),
+        );
         return None;
     };
     let given = [("env".to_owned(), name.to_owned()), ("ENV".to_owned(), name.to_ascii_uppercase())];
@@ -71,8 +74,8 @@ fn environment(entry: &Entry, problems: &mut Problems) -> Option<Named> {
     for variable in own.entries() {
         if let Some(value) = problems.keep(self::variable(variable, &given)) {
             named.variables.insert(variable.key.clone(), value);
+            named.places.insert(variable.key.clone(), variable.at.clone());
         }
-        named.places.insert(variable.key.clone(), variable.at.clone());
     }
     Some(named)
 }
@@ -112,8 +115,7 @@ fn compare(all: &[Named], problems: &mut Problems) {
             let others: Vec<&str> =
                 lacking.places.keys().map(String::as_str).filter(|other| owners(other) < all.len()).collect();
             let owner = owner.map_or("another", |own| own.environment.as_str());
-            let message =
-                format!("{} has no variable `{name}`, which {owner} has", lacking.environment);
+            let message = format!("{} has no variable `{name}`, which {owner} has", lacking.environment);
             let problem = match closest(name, &others) {
                 Some(slip) => {
                     let place = &lacking.places[&slip];

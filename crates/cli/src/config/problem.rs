@@ -11,7 +11,7 @@ use pgrotate_core::value::closest;
 use serde::de::{Expected, Unexpected};
 
 use super::source::{Source, names_a_credential};
-use super::tree::{Span, Value};
+use super::tree::{Span, Table, Value};
 
 /// One thing that is wrong.
 #[derive(Clone, Debug, PartialEq)]
@@ -88,10 +88,13 @@ impl Problem {
         self
     }
 
-    /// Adds keys that were taken out before somebody looked at the rest.
+    /// Adds the keys of this table that were taken out before somebody looked at the rest.
     #[must_use]
-    pub(super) fn beside(mut self, more: &[&str]) -> Self {
-        if let Fault::UnknownKey { known, .. } = &mut self.fault {
+    pub(super) fn beside(mut self, table: &Table, more: &[&str]) -> Self {
+        let here = |place: &Span| table.entries().any(|entry| entry.at == *place);
+        if let Fault::UnknownKey { known, .. } = &mut self.fault
+            && self.labels.first().is_some_and(|(place, _)| here(place))
+        {
             known.splice(0..0, more.iter().map(|&key| key.to_owned()));
         }
         self
@@ -177,7 +180,8 @@ impl serde::de::Error for Problem {
     }
 
     fn unknown_variant(found: &str, known: &'static [&'static str]) -> Self {
-        Self::no_such("choice", found, known)
+        let problem = Self::no_such("choice", found, known);
+        Self { fault: Fault::Said(format!("`{found}` can't be chosen here")), ..problem }
     }
 
     fn unknown_field(found: &str, known: &'static [&'static str]) -> Self {
@@ -208,13 +212,21 @@ fn wanted_words(wanted: &str) -> String {
     .to_owned()
 }
 
-/// All that is wrong, each thing once, with the environments in which it is.
+/// All that is wrong, each thing once.
 #[derive(Default)]
 pub(super) struct Problems {
-    found: Vec<(Problem, Vec<String>)>,
+    found: Vec<Found>,
     /// The environments that were looked at; the last one is looked at now.
     environments: Vec<String>,
     inside: bool,
+}
+
+/// A problem with the environments in which it is.
+struct Found {
+    problem: Problem,
+    within: Vec<String>,
+    /// The environments in which there is one in the same place, in slightly other words.
+    alike: Vec<String>,
 }
 
 impl Problems {
@@ -232,13 +244,30 @@ impl Problems {
 
     /// Notes one.
     pub(super) fn add(&mut self, problem: Problem) {
-        let index = self.found.iter().position(|(known, _)| *known == problem).unwrap_or_else(|| {
-            self.found.push((problem, Vec::new()));
-            self.found.len() - 1
-        });
-        let within = &mut self.found[index].1;
         let environment = self.environments.last().filter(|_| self.inside);
-        within.extend(environment.filter(|&environment| !within.contains(environment)).cloned());
+        let Some(environment) = environment else {
+            self.found.push(Found { problem, within: Vec::new(), alike: Vec::new() });
+            return;
+        };
+        if let Some(same) = self.found.iter_mut().find(|found| found.problem == problem) {
+            if !same.within.contains(environment) {
+                same.within.push(environment.clone());
+            }
+            return;
+        }
+        // The words may have the environment's names in them.
+        let place = problem.labels.first().map(|(place, _)| place);
+        let alike = self.found.iter_mut().find(|found| {
+            let elsewhere = !found.within.is_empty() && !found.within.contains(environment);
+            elsewhere && place.is_some() && found.problem.labels.first().map(|(place, _)| place) == place
+        });
+        match alike {
+            Some(found) if found.alike.contains(environment) => {}
+            Some(found) => found.alike.push(environment.clone()),
+            None => {
+                self.found.push(Found { problem, within: vec![environment.clone()], alike: Vec::new() });
+            }
+        }
     }
 
     /// Gives the value, or notes what stands in its way.
@@ -252,14 +281,10 @@ impl Problems {
     /// When there is any.
     pub(super) fn report(self, source: &Source) -> Result<(), Report> {
         let mut found = self.found;
-        found.sort_by_key(|(problem, _)| problem.labels.first().map_or(usize::MAX, |(place, _)| place.start));
-        let mut mistakes: Vec<Mistake> = found
-            .into_iter()
-            .map(|(problem, within)| {
-                let everywhere = within.len() == self.environments.len();
-                Mistake::new(problem, if everywhere { &[] } else { &within }, source)
-            })
-            .collect();
+        found.sort_by_key(|found| found.problem.labels.first().map_or(usize::MAX, |(place, _)| place.start));
+        let all = self.environments.len();
+        let mut mistakes: Vec<Mistake> =
+            found.into_iter().map(|found| Mistake::new(found, all, source)).collect();
         match mistakes.len() {
             0 => Ok(()),
             1 => Err(mistakes.remove(0).into()),
@@ -271,6 +296,9 @@ impl Problems {
     }
 }
 
+/// How far apart two places can be and still be shown in one piece of the file.
+const LINES: usize = 4;
+
 /// A problem as miette shows it.
 #[derive(Debug)]
 struct Mistake {
@@ -281,19 +309,33 @@ struct Mistake {
 }
 
 impl Mistake {
-    fn new(problem: Problem, within: &[String], source: &Source) -> Self {
-        let problem = problem.worded();
+    fn new(found: Found, environments: usize, source: &Source) -> Self {
+        let problem = found.problem.worded();
         let mut message = problem.to_string();
-        if !within.is_empty() {
-            message.push_str(&format!(" (in {})", within.join(", ")));
+        match (found.within.as_slice(), found.alike.as_slice()) {
+            (within, []) if within.is_empty() || within.len() == environments => {}
+            (within, []) => message.push_str(&format!(" (in {})", within.join(", "))),
+            (within, alike) => {
+                message.push_str(&format!(" (in {}; the like in {})", within.join(", "), alike.join(", ")));
+            }
         }
-        let labels = problem
-            .labels
-            .into_iter()
-            .filter(|(place, _)| *place != NOWHERE)
-            .map(|(place, text)| LabeledSpan::new_with_span(Some(text).filter(|text| !text.is_empty()), place))
-            .collect();
-        Self { message, labels, help: problem.help, source: source.shown() }
+        if problem.labels.iter().all(|(place, _)| *place == NOWHERE) {
+            message.push_str(&format!(", in {}", source.path.display()));
+        }
+        let main = problem.labels.first().map_or(0, |(place, _)| source.line(place.start));
+        let (mut labels, mut help) = (Vec::new(), Vec::new());
+        for (place, text) in problem.labels {
+            if place == NOWHERE {
+                help.push(text);
+            } else if source.line(place.start).abs_diff(main) > LINES {
+                help.push(format!("{text} is in line {}", source.line(place.start)));
+            } else {
+                labels.push(LabeledSpan::new_with_span(Some(text).filter(|text| !text.is_empty()), place));
+            }
+        }
+        help.extend(problem.help);
+        let help = Some(help.join("\n")).filter(|help| !help.is_empty());
+        Self { message, labels, help, source: source.shown() }
     }
 }
 

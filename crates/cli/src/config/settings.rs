@@ -9,7 +9,7 @@ use pgrotate_providers::shared::{DatabaseTls, TlsMode, Vendors};
 use serde::Deserialize;
 
 use super::de;
-use super::problem::{Problem, Problems};
+use super::problem::{Problem, Problems, wrong};
 use super::tree::{Node, Span, Table, Value};
 
 /// The keys that can stand at the top of the file.
@@ -96,8 +96,20 @@ impl Settings {
 }
 
 /// A vendor's settings; the defaults where there are none.
-fn section<T: Default + for<'de> Deserialize<'de>>(file: &mut Table, key: &str, problems: &mut Problems) -> T {
+fn section<T: Default + for<'de> Deserialize<'de>>(
+    file: &mut Table,
+    key: &str,
+    problems: &mut Problems,
+) -> T {
     file.take(key).and_then(|value| problems.keep(de::read(&value))).unwrap_or_default()
+}
+
+/// A copy of a table, to take things out of.
+pub(super) fn own(value: &Value) -> Result<Table, Problem> {
+    match &value.node {
+        Node::Table(table) => Ok(table.clone()),
+        _ => Err(wrong("a table", value)),
+    }
 }
 
 /// A value with its place.
@@ -158,19 +170,18 @@ struct Database {
 
 impl Database {
     fn read(value: &Value) -> Result<Self, Problem> {
-        let mut rest = value.clone();
-        let url = match &mut rest.node {
-            Node::Table(table) => table.take("url"),
-            _ => None,
-        };
-        let options: DatabaseOptions = de::read(&rest).map_err(|problem| problem.beside(&["url"]))?;
+        let mut table = own(value)?;
+        let url = table.take("url");
+        let rest = Value { node: Node::Table(table.clone()), at: value.at.clone() };
+        let options: DatabaseOptions = de::read(&rest).map_err(|problem| problem.beside(&table, &["url"]))?;
         for (key, text) in [("host", &options.host), ("name", &options.name), ("user", &options.user)] {
             if text.is_empty() {
                 return Err(Problem::new(format!("`{key}` is empty")).at(place(value, key), ""));
             }
         }
         let target_at = place(value, "host").clone();
-        if options.host.contains(['/', '@', ':', ' ']) && options.host.parse::<std::net::Ipv6Addr>().is_err() {
+        if options.host.contains(['/', '@', ':', ' ']) && options.host.parse::<std::net::Ipv6Addr>().is_err()
+        {
             let problem = Problem::new("a host name is wanted here").at(&target_at, "");
             return Err(problem.help("without scheme, user, port and path; those are keys of their own"));
         }
@@ -180,7 +191,8 @@ impl Database {
             Some(own) => (de::read(own)?, &own.at),
             None => (URL.to_owned(), &target_at),
         };
-        let url = UrlTemplate::parse(&url, &target).map_err(|error| Problem::new(error.message).at(url_at, ""))?;
+        let url =
+            UrlTemplate::parse(&url, &target).map_err(|error| Problem::new(error.message).at(url_at, ""))?;
         let tls = options.tls.unwrap_or(DatabaseTls { mode: TlsMode::default(), ca_file: None });
         let tls_file = tls.ca_file.as_ref().map(|file| Placed {
             value: file.to_string_lossy().into_owned(),

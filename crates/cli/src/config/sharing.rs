@@ -73,7 +73,10 @@ impl<'a> Claims<'a> {
 }
 
 fn twice(first: &Claim<'_>, second: &Claim<'_>) -> Problem {
-    let message = format!("`{}` and `{}` are one and the same place", first.name, second.name);
+    let message = match first.name == second.name {
+        true => format!("`{}` is there twice", first.name),
+        false => format!("`{}` and `{}` are one and the same place", first.name, second.name),
+    };
     Problem::new(message)
         .at(second.at, "this one again")
         .at(first.at, "the first")
@@ -90,7 +93,8 @@ fn shared(what: What, location: &str, environments: &[&str], claims: &[Claim<'_>
     };
     let mut places: Vec<&Span> = claims.iter().map(|claim| claim.at).collect();
     places.dedup();
-    let problem = places.iter().fold(Problem::new(message), |problem, place| problem.at(place, "the same in each"));
+    let problem =
+        places.iter().fold(Problem::new(message), |problem, place| problem.at(place, "the same in each"));
     problem.help("put {env} into one of its names, or a variable that each environment has its own value for")
 }
 
@@ -113,7 +117,8 @@ pub(super) fn names(parts: &Parts, problems: &mut Problems) {
     unique("records", &records, problems);
     let own = |name: &&Name<'_>| name.id == "login" || copies.iter().any(|copy| copy.id == name.id);
     for check in checks.iter().filter(own) {
-        let message = format!("a check can't be called `{}`: one that every run makes has this name", check.id);
+        let message =
+            format!("a check can't be called `{}`: one that every run makes has this name", check.id);
         problems.add(Problem::new(message).at(check.at, "").help("give it another `name`"));
     }
 }

@@ -27,6 +27,11 @@ impl Source {
         Self { path: path.to_owned(), text, shown: NamedSource::new(path.to_string_lossy(), shown) }
     }
 
+    /// The number of the line of a place.
+    pub(super) fn line(&self, at: usize) -> usize {
+        self.text.as_bytes().iter().take(at).filter(|byte| **byte == b'\n').count() + 1
+    }
+
     /// The text as it may be shown.
     pub(super) fn shown(&self) -> NamedSource<Arc<str>> {
         self.shown.clone()
@@ -58,7 +63,7 @@ fn covered(text: &str) -> String {
     }
     spans.extend(text.match_indices("://").filter_map(|(at, _)| url_password(text, at + 3)));
     let mut bytes = text.as_bytes().to_vec();
-    for byte in spans.into_iter().flat_map(|span| span) {
+    for byte in spans.into_iter().flatten() {
         if bytes[byte] != b'\n' {
             bytes[byte] = b'*';
         }
@@ -88,12 +93,15 @@ fn value_after(text: &str, from: usize) -> Span {
     start..start + if rest.starts_with('{') { 0 } else { line }
 }
 
-/// The password of a URL whose authority begins here, unless it is the template's variable.
+/// The password of a URL whose authority begins here, unless it is a template's variable.
 fn url_password(text: &str, from: usize) -> Option<Span> {
     let url = text[from..].split(|end: char| end.is_whitespace() || end == '"' || end == '\'').next()?;
     let at = url.rfind('@')?;
     let colon = url[..at].find(':')?;
-    (&url[colon + 1..at] != "{password}").then_some(from + colon + 1..from + at)
+    let variable = url[colon + 1..at].strip_prefix('{').and_then(|name| name.strip_suffix('}'));
+    let template =
+        variable.is_some_and(|name| name.chars().all(|part| part.is_ascii_lowercase() || part == '_'));
+    (!template).then_some(from + colon + 1..from + at)
 }
 
 #[cfg(test)]

@@ -59,7 +59,12 @@ impl Names<'_> {
         }
     }
 
-    fn tables(&self, list: &Value, problems: &mut Report<'_>, later: impl Fn(&str, &Table) -> Later) -> Value {
+    fn tables(
+        &self,
+        list: &Value,
+        problems: &mut Report<'_>,
+        later: impl Fn(&str, &Table) -> Later,
+    ) -> Value {
         match &list.node {
             Node::List(items) => {
                 let items = items.iter().map(|item| self.table(item, problems, &later)).collect();
@@ -69,11 +74,15 @@ impl Names<'_> {
         }
     }
 
-    fn table(&self, value: &Value, problems: &mut Report<'_>, later: impl Fn(&str, &Table) -> Later) -> Value {
+    fn table(
+        &self,
+        value: &Value,
+        problems: &mut Report<'_>,
+        later: impl Fn(&str, &Table) -> Later,
+    ) -> Value {
         match &value.node {
             Node::Table(table) => {
-                let filled =
-                    table.map(|entry| self.value(&entry.value, later(&entry.key, table), problems));
+                let filled = table.map(|entry| self.value(&entry.value, later(&entry.key, table), problems));
                 Value { node: Node::Table(filled), at: value.at.clone() }
             }
             _ => self.value(value, &[], problems),
@@ -114,8 +123,9 @@ impl Names<'_> {
         let place = within(self.text, at, text, &error.at);
         let problem = Problem::new(error.message).at(&place, meant.unwrap_or_default());
         match known {
-            true => problem
-                .help("it stands only in a sink's `value` and in the `environment` of a check of kind `command`"),
+            true => problem.help(
+                "it stands only in a sink's `value` and in the `environment` of a check of kind `command`",
+            ),
             false => problem,
         }
     }

@@ -1,1 +1,277 @@
+//! What a configuration says, and how its mistakes are shown: as a person reads them, without
+//! colour and 100 columns wide.
 
+mod fakes;
+mod mistakes;
+
+use std::path::Path;
+use std::sync::Arc;
+
+use pgrotate_core::env::testing::{ManualClock, SeededEntropy};
+use pgrotate_core::rotation::Rotation;
+use pgrotate_core::{Environment, FingerprintKey, Secret};
+
+use super::{Config, Deps, Report, find};
+use fakes::Fakes;
+
+/// A file without mistakes, to be changed by the tests.
+const GOOD: &str = r#"project = "mindwell"
+
+[environments]
+dev = { group = "rg-1" }
+prod = { group = "rg-2" }
+
+[database]
+host = "db-{env}.example.com"
+name = "app"
+user = "admin"
+
+[vault]
+kind = "safe"
+place = "safe/{env}"
+
+[authority]
+kind = "server"
+place = "server/{env}"
+
+[[sinks]]
+kind = "store"
+place = "{group}/url"
+value = "{database_url}"
+
+[[sinks]]
+kind = "store"
+place = "{group}/password"
+resource_group = "{group}"
+value = "{password}"
+retire = "disable"
+
+[[consumers]]
+kind = "app"
+place = "api-{env}"
+waits_for = ["store:url"]
+"#;
+
+fn parse(text: &str) -> Result<Config, Report> {
+    Config::parse_with(Path::new("pgrotate.toml"), text.to_owned(), &Fakes)
+}
+
+/// The file with one thing changed.
+fn with(old: &str, new: &str) -> String {
+    assert!(GOOD.contains(old), "{old}");
+    GOOD.replacen(old, new, 1)
+}
+
+fn deps() -> Deps {
+    let (clock, entropy) = (Arc::new(ManualClock::at_second(0)), Arc::new(SeededEntropy::new(1)));
+    Deps { key: FingerprintKey::new([1; 32]), clock, entropy }
+}
+
+fn rotation(config: &Config, environment: &str) -> Rotation {
+    config.rotation(&Environment::from(environment), deps()).unwrap()
+}
+
+/// How a mistake is shown.
+fn shown(report: &Report) -> String {
+    shown_in(100, report)
+}
+
+fn shown_in(width: usize, report: &Report) -> String {
+    let mut text = String::new();
+    miette::GraphicalReportHandler::new_themed(miette::GraphicalTheme::none())
+        .with_width(width)
+        .render_report(&mut text, report.as_ref())
+        .unwrap();
+    text.lines().map(|line| format!("{}\n", line.trim_end())).collect()
+}
+
+/// How the mistakes of a text are shown.
+#[track_caller]
+fn rejected(text: &str) -> String {
+    match parse(text) {
+        Ok(_) => panic!("it was accepted:\n{text}"),
+        Err(report) => shown(&report),
+    }
+}
+
+#[test]
+fn environments_come_in_the_order_of_the_file() {
+    let text = with("dev = { group = \"rg-1\" }", "zeta = { group = \"rg-0\" }\ndev = { group = \"rg-1\" }");
+    let config = parse(&text).unwrap();
+    let names: Vec<_> = config.environments().iter().map(ToString::to_string).collect();
+    assert_eq!(names, ["zeta", "dev", "prod"]);
+    assert_eq!(config.project(), "mindwell");
+    assert_eq!(config.path(), Path::new("pgrotate.toml"));
+    assert_eq!(config.warnings(), [""; 0]);
+}
+
+#[test]
+fn names_are_filled_in_for_each_environment() {
+    let rotation = rotation(&parse(GOOD).unwrap(), "prod");
+    assert_eq!(rotation.target.to_string(), "admin@db-prod.example.com:5432/app");
+    assert_eq!(rotation.vault.location(), "safe/prod");
+    assert_eq!(rotation.authority.location(), "server/prod");
+    let copies: Vec<_> = rotation.copies.iter().map(|copy| (copy.sink.location(), copy.retire)).collect();
+    assert_eq!(copies, [("rg-2/url".to_owned(), false), ("rg-2/password".to_owned(), true)]);
+    assert!(rotation.copies[0].template.holds_url() && !rotation.copies[1].template.holds_url());
+    assert_eq!(rotation.consumers[0].waits_for[0].as_str(), "store:url");
+    assert_eq!(rotation.wholes.len(), 2);
+    assert_eq!(rotation.policy.length(), 32);
+    let url = rotation.url.render(&rotation.target, &Secret::new("a/b"));
+    assert_eq!(url.expose(), "postgresql://admin:a%2Fb@db-prod.example.com:5432/app");
+}
+
+#[test]
+fn a_string_can_stand_for_a_number() {
+    let text = with("name = \"app\"", "name = \"app\"\nport = \"{pg_port}\"")
+        .replace("{ group = \"rg-1\" }", "{ group = \"rg-1\", pg_port = 6001 }")
+        .replace("{ group = \"rg-2\" }", "{ group = \"rg-2\", pg_port = \"6002\" }")
+        .replace("place = \"{group}/url\"", "place = \"{group}/url\"\nattempts = \"3\"\nloud = \"true\"");
+    let config = parse(&text).unwrap();
+    assert_eq!(rotation(&config, "dev").target.port, 6001);
+    assert_eq!(rotation(&config, "prod").target.port, 6002);
+}
+
+#[test]
+fn a_variable_may_use_the_environment_and_braces_may_be_doubled() {
+    let text = with("group = \"rg-1\"", "group = \"rg-{ENV}\"").replace("api-{env}", "{{{env}}}");
+    let rotation = rotation(&parse(&text).unwrap(), "dev");
+    assert_eq!(rotation.copies[0].sink.location(), "rg-DEV/url");
+    assert_eq!(rotation.consumers[0].consumer.id(), "app:{dev}");
+}
+
+#[test]
+fn the_url_has_its_own_variables_even_where_an_environment_has_them_too() {
+    let text = with(
+        "user = \"admin\"",
+        "user = \"admin\"\nurl = \"postgresql+asyncpg://{user}:{password}@{host}/{name}?ssl={group}\"",
+    )
+    .replace("host = \"db-{env}.example.com\"", "host = \"db-{host}.example.com\"")
+    .replace("{ group", "{ host = \"{env}\", group");
+    let rotation = rotation(&parse(&text).unwrap(), "dev");
+    let url = rotation.url.render(&rotation.target, &Secret::new("x"));
+    assert_eq!(url.expose(), "postgresql+asyncpg://admin:x@db-dev.example.com/app?ssl=rg-1");
+}
+
+#[test]
+fn a_check_may_get_the_password_in_its_environment() {
+    let check = "[[checks]]\nkind = \"command\"\nplace = \"{env}\"\nenvironment = { URL = \"{database_url}\", E = \"{env}\" }\n";
+    assert_eq!(rotation(&parse(&format!("{GOOD}{check}")).unwrap(), "dev").verifications[0].id(), "dev");
+}
+
+#[test]
+fn what_keeps_nothing_may_be_shared() {
+    let both = "[[checks]]\nkind = \"command\"\nplace = \"x\"\n[[records]]\nkind = \"diary\"\nplace = \"diary.md\"\n";
+    assert_eq!(rotation(&parse(&format!("{GOOD}{both}")).unwrap(), "prod").recorders.len(), 1);
+}
+
+#[test]
+fn a_driver_that_does_not_know_its_tls_parameter_is_worth_a_warning() {
+    let url = "user = \"admin\"\nurl = \"postgresql+asyncpg://{user}:{password}@{host}:{port}/{name}?sslmode=require\"";
+    let config = parse(&with("user = \"admin\"", url)).unwrap();
+    assert_eq!(config.warnings().len(), 1, "the same for both environments");
+    assert!(config.warnings()[0].starts_with("database.url: SQLAlchemy with asyncpg refuses `sslmode=`"));
+}
+
+#[test]
+fn a_named_file_is_taken_and_a_missing_one_is_said() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name);
+    for name in ["a.toml", "b.toml", "pgrotate.toml"] {
+        std::fs::write(path(name), GOOD).unwrap();
+    }
+    let usual = path("pgrotate.toml");
+    let variable = Some(path("b.toml").into_os_string());
+    assert_eq!(find(Some(path("a.toml")), variable.clone(), &usual).unwrap(), path("a.toml"));
+    assert_eq!(find(None, variable, &usual).unwrap(), path("b.toml"));
+    assert_eq!(find(None, Some("".into()), &usual).unwrap(), usual);
+    insta::assert_snapshot!(shown(&find(None, None, Path::new("pgrotate.toml")).unwrap_err()), @r"
+    x cannot read the configuration pgrotate.toml: there is no such file
+    help: name it with `--config FILE` or PGROTATE_CONFIG, or work in the folder that has a
+          pgrotate.toml; `pgrotate init` writes one
+    ");
+    insta::assert_snapshot!(shown(&find(None, Some("x.toml".into()), &usual).unwrap_err()), @r"
+    x cannot read the configuration x.toml: there is no such file
+    help: name it with `--config FILE` or PGROTATE_CONFIG, or work in the folder that has a
+          pgrotate.toml; `pgrotate init` writes one
+    ");
+}
+
+#[test]
+fn files_that_the_configuration_names_count_from_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("pgrotate.toml");
+    let text = format!("ca_file = \"{{env}}.pem\"\ncredentials_file = \"{{env}}.credentials\"\n{GOOD}");
+    let config = Config::parse_with(&path, text, &Fakes).unwrap();
+    let refused = |environment: &str| {
+        let report = config.rotation(&Environment::from(environment), deps()).err().expect("it is refused");
+        // Wide, because the folder's name has another length everywhere.
+        shown_in(1_000, &report).replace(&folder.path().display().to_string(), "DIR")
+    };
+    insta::assert_snapshot!(refused("dev"), @r#"
+     x cannot read the CA file DIR/dev.pem: there is no such file
+      ,-[DIR/pgrotate.toml:1:11]
+    1 | ca_file = "{env}.pem"
+      :           ^^^^^|^^^^^
+      :                `-- named here
+    2 | credentials_file = "{env}.credentials"
+      `----
+    "#);
+    std::fs::write(folder.path().join("dev.pem"), "no certificate").unwrap();
+    insta::assert_snapshot!(refused("dev"), @r#"
+     x cannot read the CA file DIR/dev.pem: it has no certificate in PEM form
+      ,-[DIR/pgrotate.toml:1:11]
+    1 | ca_file = "{env}.pem"
+      :           ^^^^^|^^^^^
+      :                `-- named here
+    2 | credentials_file = "{env}.credentials"
+      `----
+    "#);
+    let pem = "-----BEGIN CERTIFICATE-----\nMIIB\n-----END CERTIFICATE-----\n";
+    std::fs::write(folder.path().join("dev.pem"), pem).unwrap();
+    std::fs::write(folder.path().join("dev.credentials"), "GH_TOKEN=x").unwrap();
+    insta::assert_snapshot!(refused("dev"), @r#"
+     x cannot read the credentials file DIR/dev.credentials: others than its owner may read it
+      ,-[DIR/pgrotate.toml:2:20]
+    1 | ca_file = "{env}.pem"
+    2 | credentials_file = "{env}.credentials"
+      :                    ^^^^^^^^^|^^^^^^^^^
+      :                             `-- named here
+    3 | project = "mindwell"
+      `----
+     help: chmod 600 DIR/dev.credentials
+    "#);
+    let owner_only = std::os::unix::fs::PermissionsExt::from_mode(0o600);
+    std::fs::set_permissions(folder.path().join("dev.credentials"), owner_only).unwrap();
+    insta::assert_snapshot!(refused("dev"), @r#"
+     x cannot read the CA file: it has no certificate in PEM form
+      ,-[DIR/pgrotate.toml:1:11]
+    1 | ca_file = "{env}.pem"
+      :           ^^^^^|^^^^^
+      :                `-- named here
+    2 | credentials_file = "{env}.credentials"
+      `----
+    "#);
+    insta::assert_snapshot!(refused("pord"), @r"
+    x there is no environment `pord`, in DIR/pgrotate.toml
+    help: did you mean `prod`?
+          there are: dev, prod
+    ");
+}
+
+#[test]
+fn a_credentials_file_for_all_is_looked_at_while_loading() {
+    let text = format!("credentials_file = \"missing-credentials\"\n{GOOD}");
+    let folder = std::env::current_dir().unwrap();
+    let report = parse(&text).err().expect("it is refused");
+    let shown = shown_in(1_000, &report).replace(&folder.display().to_string(), "DIR");
+    insta::assert_snapshot!(shown, @r#"
+     x cannot read the credentials file DIR/missing-credentials: entity not found
+      ,-[pgrotate.toml:1:20]
+    1 | credentials_file = "missing-credentials"
+      :                    ^^^^^^^^^^|^^^^^^^^^^
+      :                              `-- named here
+    2 | project = "mindwell"
+      `----
+    "#);
+}

@@ -53,7 +53,11 @@ fn table(table: DeTable<'_>) -> Table {
         .into_iter()
         .map(|(key, value)| {
             let at = value.span();
-            Entry { at: key.span(), key: key.into_inner().into_owned(), value: self::value(value.into_inner(), at) }
+            Entry {
+                at: key.span(),
+                key: key.into_inner().into_owned(),
+                value: self::value(value.into_inner(), at),
+            }
         })
         .collect();
     entries.sort_by_key(|entry| entry.at.start);
