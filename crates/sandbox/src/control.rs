@@ -44,14 +44,11 @@ async fn state(State(world): State<Arc<World>>) -> Response {
 
 async fn state_of(world: &World, environment: &Environment) -> Result<Value> {
     let name = &environment.name;
-    let mut all = world.vendors.copies(name);
-    all.insert(format!("env_file:{name}.env"), environment.env_file_copy());
+    let mut copies = world.vendors.copies(name);
+    copies.insert(format!("env_file:{name}.env"), environment.env_file_copy());
     let secret = environment.aws_secret();
-    all.insert(format!("aws_secrets_manager:{secret}"), world.moto.copy(&secret).await?);
-    let owned = copies_of_the_runbook(name);
-    let all = all.into_iter().map(|(id, copy)| (id, shown(&copy)));
-    let (copies, others): (Map<String, Value>, Map<String, Value>) =
-        all.partition(|(id, _)| owned.contains(id));
+    copies.insert(format!("aws_secrets_manager:{secret}"), world.moto.copy(&secret).await?);
+    let copies: Map<String, Value> = copies.into_iter().map(|(id, copy)| (id, shown(&copy))).collect();
     Ok(json!({
         "postgres": {
             "host": "localhost",
@@ -65,25 +62,9 @@ async fn state_of(world: &World, environment: &Environment) -> Result<Value> {
             "starts": environment.application.starts(),
         },
         "copies": copies,
-        "others": others,
         "messages": world.vendors.messages(name),
         "comments": world.vendors.comments(name),
     }))
-}
-
-/// What a rotation owns. Everything else that the vendors hold must be as it was before.
-fn copies_of_the_runbook(environment: &str) -> [String; 8] {
-    let upper = environment.to_uppercase();
-    [
-        format!("onepassword:MindWell {environment} Postgres Admin"),
-        "azure_key_vault:postgres-admin-password".into(),
-        "azure_key_vault:database-url".into(),
-        "azure_app_service:DATABASE_URL".into(),
-        format!("github_actions:{upper}_DATABASE_URL"),
-        format!("github_actions:{upper}_POSTGRES_ADMIN_PASSWORD"),
-        format!("env_file:{environment}.env"),
-        format!("aws_secrets_manager:mindwell/{environment}/postgres/admin-password"),
-    ]
 }
 
 fn shown(copy: &Copy) -> Value {
