@@ -79,6 +79,7 @@ providers! {
 providers! {
     /// Builds a sink.
     sink -> Sink, SINKS: {
+        "aws_secrets_manager" => aws_secrets_manager::AwsSecretsManager,
         "github_actions" => github_actions::GithubActions,
     }
 }
