@@ -174,7 +174,9 @@ fn classify(response: &Response, effect: Effect, operation: &str) -> Error {
         404 | 410 => error
             .because("Jira has none, or does not show it to this account")
             .hint("correct the ticket or `url`, or give the account Browse projects in the project"),
-        300..=399 => error.because("Jira sends to another address").hint("correct `url` in the configuration"),
+        300..=399 => {
+            error.because("Jira sends to another address").hint("correct `url` in the configuration")
+        }
         number => error.because(format!("Jira answered {number}")),
     };
     http::with_retry(error, retry)

@@ -5,6 +5,7 @@
 //! [`pgrotate_core::provider`], `classify` (the only function that knows the vendor's errors),
 //! and its tests. Outside of the file it has one line in [`registry`].
 
+pub mod aws_secrets_manager;
 pub mod azure;
 pub mod azure_app_service;
 pub mod azure_key_vault;

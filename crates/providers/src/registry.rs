@@ -83,6 +83,7 @@ providers! {
     sink -> Sink, SINKS: {
         "azure_app_service" => azure_app_service::Setting,
         "azure_key_vault" => azure_key_vault::Copy,
+        "aws_secrets_manager" => aws_secrets_manager::AwsSecretsManager,
         "github_actions" => github_actions::GithubActions,
     }
 }
