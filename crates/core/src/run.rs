@@ -366,6 +366,12 @@ impl RunState {
         last("activate").or_else(|| last("publish")).or_else(|| last("promote"))
     }
 
+    /// When the first copy was about to be written: from then on consumers may restart.
+    pub fn changing_since(&self) -> Option<Timestamp> {
+        let first = |kind: &'static str| self.plan().of_kind(kind).filter_map(|step| self.step(&step.id).started_at).min();
+        first("publish").or_else(|| first("activate"))
+    }
+
     /// The longest time for which the applications can have been unable to log in: from the
     /// start of `install` to the first proof that one of them can, in milliseconds.
     pub fn window_ms(&self) -> Option<u64> {

@@ -10,6 +10,7 @@ pub mod azure;
 pub mod azure_app_service;
 pub mod azure_key_vault;
 pub mod azure_postgres_flexible;
+pub mod changelog;
 pub mod credentials;
 #[cfg(test)]
 mod fake;
@@ -18,12 +19,14 @@ mod github;
 pub mod github_actions;
 pub mod github_issue;
 pub mod http;
+pub mod http_check;
 pub mod jira;
 pub mod onepassword;
 pub mod postgres;
 pub mod registry;
 pub mod shared;
 mod ticket;
+pub mod webhook;
 
 pub use registry::BuildError;
 pub use shared::Shared;

@@ -98,6 +98,7 @@ providers! {
 providers! {
     /// Builds a verification.
     verification -> Verification, VERIFICATIONS: {
+        "http" => http_check::HttpCheck,
         "azure_app_service_log" => azure_app_service::Log,
     }
 }
@@ -105,6 +106,8 @@ providers! {
 providers! {
     /// Builds a recorder.
     recorder -> Recorder, RECORDERS: {
+        "changelog" => changelog::Changelog,
+        "webhook" => webhook::Webhook,
         "github_issue" => github_issue::GithubIssue,
         "jira" => jira::Jira,
     }

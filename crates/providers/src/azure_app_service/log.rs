@@ -186,8 +186,14 @@ impl Log {
         if scan.lines == 0 {
             return Ok(Outcome::unseen("the log shows no line since the restart"));
         }
-        Ok(Outcome::confirmed()
-            .note(format!("{} lines since the restart, none about a failed login", scan.lines)))
+        let outcome = Outcome::confirmed().note(format!(
+            "{} lines since the restart began, none about a failed login after it",
+            scan.lines
+        ));
+        Ok(match scan.meanwhile {
+            0 => outcome,
+            count => outcome.note(format!("{count} while the application was restarting")),
+        })
     }
 }
 
@@ -250,8 +256,9 @@ impl Verification for Log {
         let account = self.site.account()?;
         let mut response = self.open(&account).await?;
         let ahead = clock_ahead(&response, self.site.shared.clock.now());
-        let since = evidence.since.checked_add(ahead).unwrap_or(evidence.since);
-        let mut lines = Lines::new(&self.patterns, since, [evidence.password, evidence.url]);
+        let there = |ours: Timestamp| ours.checked_add(ahead).unwrap_or(ours);
+        let restart = there(evidence.changing_since)..there(evidence.since);
+        let mut lines = Lines::new(&self.patterns, restart, [evidence.password, evidence.url]);
         let read = self.read(&mut response, &mut lines).await;
         let scan = lines.finish();
         // A stream that breaks after some lines has still shown them.

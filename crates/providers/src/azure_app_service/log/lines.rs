@@ -1,5 +1,7 @@
 //! The lines of a log stream: which count, which match, and what may be shown of them.
 
+use std::ops::Range;
+
 use jiff::Timestamp;
 use jiff::civil::DateTime;
 use jiff::tz::TimeZone;
@@ -17,8 +19,11 @@ const CHATTER: [&str; 2] = ["connected to log-streaming service", "No new trace 
 pub(super) struct Scan {
     /// Lines that count.
     pub(super) lines: usize,
-    /// Lines among them that match.
+    /// Lines among them that match, from the end of the restart on.
     pub(super) matching: usize,
+    /// Lines that match while the application was restarting: the instance before may have
+    /// printed them.
+    pub(super) meanwhile: usize,
     /// The first match: the pattern, and the line without what could be secret.
     pub(super) first: Option<(String, String)>,
 }
@@ -26,7 +31,8 @@ pub(super) struct Scan {
 /// Takes a stream apart.
 pub(super) struct Lines<'a> {
     patterns: &'a [String],
-    since: Timestamp,
+    /// Lines count from the restart's beginning, matches from its end.
+    restart: Range<Timestamp>,
     secrets: [&'a Secret; 2],
     unfinished: Vec<u8>,
     /// The time of the latest line that had one.
@@ -35,8 +41,8 @@ pub(super) struct Lines<'a> {
 }
 
 impl<'a> Lines<'a> {
-    pub(super) fn new(patterns: &'a [String], since: Timestamp, secrets: [&'a Secret; 2]) -> Self {
-        Self { patterns, since, secrets, unfinished: Vec::new(), at: None, scan: Scan::default() }
+    pub(super) fn new(patterns: &'a [String], restart: Range<Timestamp>, secrets: [&'a Secret; 2]) -> Self {
+        Self { patterns, restart, secrets, unfinished: Vec::new(), at: None, scan: Scan::default() }
     }
 
     /// Takes in a piece of the stream.
@@ -67,17 +73,18 @@ impl<'a> Lines<'a> {
         }
         self.at = time_of(line).or(self.at);
         // A line without time belongs to the one before: a traceback is one event.
-        if self.at.is_none_or(|at| at < self.since) {
-            return;
-        }
+        let Some(at) = self.at.filter(|at| *at >= self.restart.start) else { return };
         self.scan.lines += 1;
         let lower = line.to_lowercase();
-        if let Some(pattern) = self.patterns.iter().find(|pattern| lower.contains(pattern.as_str())) {
-            self.scan.matching += 1;
-            if self.scan.first.is_none() {
-                self.scan.first = Some((pattern.clone(), excerpt(line, &self.secrets)));
-            }
+        let Some(pattern) = self.patterns.iter().find(|pattern| lower.contains(pattern.as_str())) else {
+            return;
+        };
+        if at < self.restart.end {
+            self.scan.meanwhile += 1;
+            return;
         }
+        self.scan.matching += 1;
+        self.scan.first.get_or_insert_with(|| (pattern.clone(), excerpt(line, &self.secrets)));
     }
 }
 
@@ -137,8 +144,9 @@ mod tests {
     fn scan(text: &str) -> Scan {
         let patterns = ["password authentication failed".to_owned(), "invalid literal".to_owned()];
         let (password, url) = (Secret::new("hunter2"), Secret::new("postgresql://admin:hunter2@db/app"));
-        let since = "2026-11-23T22:36:00Z".parse().unwrap();
-        let mut lines = Lines::new(&patterns, since, [&password, &url]);
+        let time = |text: &str| text.parse::<Timestamp>().unwrap();
+        let restart = time("2026-11-23T22:35:58Z")..time("2026-11-23T22:36:00Z");
+        let mut lines = Lines::new(&patterns, restart, [&password, &url]);
         // In pieces that fall into the middle of lines and characters.
         text.as_bytes().chunks(7).for_each(|piece| lines.take(piece));
         lines.finish()
@@ -147,12 +155,20 @@ mod tests {
     #[test]
     fn lines_before_the_restart_do_not_count() {
         let found = scan(
-            "2026-11-23T22:35:59.999999999Z FATAL:  password authentication failed for user \"admin\"\n\
+            "2026-11-23T22:35:57.999999999Z FATAL:  password authentication failed for user \"admin\"\n\
              a traceback of it: password authentication failed\n\
              2026-11-23T22:36:00.000000000Z INFO: started\n\
              and more of that\n",
         );
         assert_eq!((found.lines, found.matching), (2, 0));
+    }
+
+    #[test]
+    fn what_the_instance_before_printed_during_the_restart_is_no_failure() {
+        let found = scan(
+            "2026-11-23T22:35:59Z password authentication failed\n2026-11-23T22:35:59.5Z INFO: started\n",
+        );
+        assert_eq!((found.lines, found.meanwhile, found.matching), (2, 1, 0));
     }
 
     #[test]
