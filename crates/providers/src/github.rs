@@ -90,7 +90,7 @@ impl Api {
     /// Reads something.
     ///
     /// # Errors
-    /// As [`classify`] has it.
+    /// As [`Api::classify`] has it.
     pub(crate) async fn get(
         &self,
         segments: &[&str],
@@ -104,7 +104,7 @@ impl Api {
     /// Reads something that may be absent.
     ///
     /// # Errors
-    /// As [`classify`] has it, but for 404.
+    /// As [`Api::classify`] has it, but for 404.
     pub(crate) async fn find(&self, segments: &[&str], operation: &str) -> Result<Option<Answer>> {
         match self.get(segments, &[], operation).await {
             Ok(answer) => Ok(Some(answer)),
@@ -116,7 +116,7 @@ impl Api {
     /// Writes something.
     ///
     /// # Errors
-    /// As [`classify`] has it.
+    /// As [`Api::classify`] has it.
     pub(crate) async fn write(
         &self,
         method: Method,

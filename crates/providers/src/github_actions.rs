@@ -212,16 +212,32 @@ impl GithubActions {
             .later(None))
     }
 
-    async fn publish_shared(&self, key: &Answer, value: &str) -> Result<()> {
+    async fn publish_shared(&self, value: &str) -> Result<()> {
         let before = self.audience(self.metadata().await?.as_ref()).await?;
-        self.put(key, value, before.clone()).await?;
-        let metadata = self.confirm(key.date).await?;
+        let metadata = self.write(value, before.clone()).await?;
         if self.audience(Some(&metadata)).await? == before {
             return Ok(());
         }
         Err(Error::new(Kind::Conflict, self.operation("write"))
             .because("the repositories that may read it are not the same as before")
             .hint("somebody changed them at the same moment: put them right in the organisation's settings"))
+    }
+
+    /// Writes the value beside what else the body has to say, and waits until it shows.
+    async fn write(&self, value: &str, body: Value) -> Result<Answer> {
+        let key = self.public_key().await?;
+        match self.put(&key, value, body.clone()).await {
+            // GitHub may renew its key between giving it and taking what was sealed with it.
+            Err(error) if error.kind() == Kind::Rejected => {
+                let renewed = self.public_key().await?;
+                if renewed.body["key_id"] == key.body["key_id"] {
+                    return Err(error);
+                }
+                self.put(&renewed, value, body).await?;
+            }
+            put => put?,
+        }
+        self.confirm(key.date).await
     }
 
     async fn put(&self, key: &Answer, value: &str, mut body: Value) -> Result<()> {
@@ -272,12 +288,9 @@ impl Sink for GithubActions {
             return Err(Error::new(Kind::Rejected, self.operation("write"))
                 .because("the value is longer than GitHub's 48 KB"));
         }
-        let key = self.public_key().await?;
-        if matches!(self.scope, Scope::Organization { .. }) {
-            self.publish_shared(&key, value.expose()).await?;
-        } else {
-            self.put(&key, value.expose(), json!({})).await?;
-            self.confirm(key.date).await?;
+        match self.scope {
+            Scope::Organization { .. } => self.publish_shared(value.expose()).await?,
+            _ => drop(self.write(value.expose(), json!({})).await?),
         }
         Ok(Outcome::changed()
             .note("GitHub never gives a value back; it shows that this one was just written"))

@@ -11,6 +11,7 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use jiff::SignedDuration;
 use pgrotate_core::journal::Outcome;
 use pgrotate_core::provider::{Finding, Recorder, Severity, Story};
 use pgrotate_core::{Result, RunId};
@@ -24,6 +25,8 @@ use crate::ticket;
 
 /// The kind's name in the configuration.
 const KIND: &str = "github_issue";
+/// How far this machine's clock may be ahead of GitHub's.
+const CLOCKS_APART: SignedDuration = SignedDuration::from_hours(1);
 /// An issue with more comments than this since the run began is no ticket.
 const PAGES_MAX: u32 = 20;
 
@@ -105,7 +108,7 @@ impl GithubIssue {
     /// Whether the run's comment is there. Only those since the run began are looked through.
     async fn is_told(&self, issue: &Issue, story: &Story) -> Result<bool> {
         let path = issue.path(&["comments"]);
-        let since = format!("{:.0}", story.started_at);
+        let since = format!("{:.0}", story.started_at - CLOCKS_APART);
         let mark = mark(story.run);
         for page in 1..=PAGES_MAX {
             let page = page.to_string();
@@ -197,7 +200,7 @@ mod tests {
             match (call.method.as_str(), path) {
                 ("GET", "/repos/mindwell/ops/issues/12") => Reply::json(200, &json!({"locked": true})),
                 ("GET", COMMENTS) => {
-                    assert!(query.starts_with("since=2026-01-01T00%3A00%3A00Z&"), "{query}");
+                    assert!(query.starts_with("since=2025-12-31T23%3A00%3A00Z&"), "{query}");
                     let page: usize = query.split("&page=").nth(1).unwrap().parse().unwrap();
                     let shown = comments.iter().skip((page - 1) * 100).take(100);
                     Reply::json(200, &shown.map(|body| json!({ "body": body })).collect())

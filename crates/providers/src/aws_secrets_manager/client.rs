@@ -134,3 +134,34 @@ impl Intercept for NoPlainHttp {
         http::endpoint(context.request().uri()).map(drop).map_err(BoxError::from)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A certificate for a test's authority, whose key nobody has; valid until 2126.
+    const CA: &str = "\
+-----BEGIN CERTIFICATE-----\n\
+MIIBcTCCARegAwIBAgIUAJyA8TfHP0nnXjzjrbHC8c/xP9cwCgYIKoZIzj0EAwIw\n\
+DTELMAkGA1UEAwwCY2EwIBcNMjYxMTIzMjMzNjQ2WhgPMjEyNjEwMzAyMzM2NDZa\n\
+MA0xCzAJBgNVBAMMAmNhMFkwEwYHKoZIzj0CAQYIKoZIzj0DAQcDQgAEWwuDJXMR\n\
+B2Sli/gQAdAV5WBtOFZkSWmZ1YVw8HfXy2rsQCUzScHPkX4B+FWp0xTnrqkUCL2l\n\
+e4ABY3lUzoF4yqNTMFEwHQYDVR0OBBYEFHBDP62HqGFel/vk3Ol8IEJuecyaMB8G\n\
+A1UdIwQYMBaAFHBDP62HqGFel/vk3Ol8IEJuecyaMA8GA1UdEwEB/wQFMAMBAf8w\n\
+CgYIKoZIzj0EAwIDSAAwRQIgXNfZXPmpGGrYXGtnYRuSv5LIK0CDOoUtsB8mZkhp\n\
+nRcCIQCzExgFEp7rGoZtfGdF9Hd5wtVvrbRAF0OtdVehj06rIQ==\n\
+-----END CERTIFICATE-----\n\
+";
+
+    #[test]
+    fn certificates_that_tls_can_not_use_are_left_out() {
+        let broken = "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n";
+        let pem = format!("words\n{broken}{CA}more words\n{CA}");
+        let accepted = accepted(pem.as_bytes());
+        assert_eq!(accepted.len(), 2);
+        // The SDK reads each of them with this and panics if it can't.
+        for one in accepted {
+            http::tls_config(Some(one.as_bytes())).unwrap();
+        }
+    }
+}

@@ -43,25 +43,21 @@ impl AwsSecretsManager {
     fn judge(&self, described: &DescribeSecretOutput) -> Vec<Finding> {
         let secret = &self.options.secret;
         let mut findings = Vec::new();
-        let mut found = |severity, what: String, mend: Option<String>| {
-            let finding = self.finding(severity, what);
-            findings.push(match mend {
-                Some(mend) => finding.mend(mend),
-                None => finding,
-            });
+        let mut blocks = |what: &str, mend: String| {
+            findings.push(self.finding(Severity::Blocks, what).mend(mend));
         };
         if described.deleted_date().is_some() {
             let mend = format!("aws secretsmanager restore-secret --secret-id {secret}");
-            found(Severity::Blocks, "the secret is scheduled for deletion".into(), Some(mend));
+            blocks("the secret is scheduled for deletion", mend);
         }
         if described.rotation_enabled() == Some(true) {
             let what = "AWS's own rotation is switched on and would replace the value again";
             let mend = format!("aws secretsmanager cancel-rotate-secret --secret-id {secret}");
-            found(Severity::Blocks, what.into(), Some(mend));
+            blocks(what, mend);
         }
         if let Some(service) = described.owning_service() {
             let mend = "let that service rotate it, and take the copy out of the configuration";
-            found(Severity::Blocks, format!("the secret is managed by {service}"), Some(mend.into()));
+            blocks(&format!("the secret is managed by {service}"), mend.into());
         }
         let here =
             self.client.get().and_then(|client| client.config().region()).map(|region| region.as_ref());
@@ -69,24 +65,31 @@ impl AwsSecretsManager {
             && here.is_some_and(|here| here != primary)
         {
             let mend = format!("name the primary's region in the configuration: region = \"{primary}\"");
-            found(Severity::Blocks, "this is a replica, which can't be written".into(), Some(mend));
+            blocks("this is a replica, which can't be written", mend);
         }
+        findings.extend(self.judge_surroundings(described));
+        findings
+    }
+
+    /// What a person should know of versions and replicas.
+    fn judge_surroundings(&self, described: &DescribeSecretOutput) -> Vec<Finding> {
+        let mut findings = Vec::new();
         let halfway = described.version_ids_to_stages().is_some_and(|versions| {
             let stages = |label: &str, stages: &[String]| stages.iter().any(|stage| stage == label);
             versions.values().any(|all| stages("AWSPENDING", all) && !stages("AWSCURRENT", all))
         });
         if halfway {
             let what = "a version waits as AWSPENDING: a rotation of AWS's own was begun and not finished";
-            found(Severity::Warning, what.into(), None);
+            findings.push(self.finding(Severity::Warning, what));
         }
         for replica in described.replication_status() {
             let region = replica.region().unwrap_or("another region");
-            match replica.status() {
+            findings.push(match replica.status() {
                 Some(StatusType::Failed) => {
-                    found(Severity::Warning, format!("its replica in {region} does not follow"), None);
+                    self.finding(Severity::Warning, format!("its replica in {region} does not follow"))
                 }
-                _ => found(Severity::Note, format!("its replica in {region} follows a moment later"), None),
-            }
+                _ => self.finding(Severity::Note, format!("its replica in {region} follows a moment later")),
+            });
         }
         findings
     }

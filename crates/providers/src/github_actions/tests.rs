@@ -19,6 +19,7 @@ const NEW: &str = "2026-01-01T00:00:09Z";
 struct World {
     /// Key pairs by scope: nobody's key is another's.
     repository: SecretKey,
+    key_id: &'static str,
     environment: SecretKey,
     organization: SecretKey,
     /// When the secret was last written; `None` if there is none.
@@ -35,6 +36,8 @@ struct World {
     selected: Vec<u64>,
     /// Whether somebody takes a repository away when the secret is written.
     meddled: bool,
+    /// Whether the repository's key is renewed before the next write.
+    renewed: bool,
     /// What was sent last.
     sent: Value,
 }
@@ -44,6 +47,7 @@ impl Default for World {
         let key = || SecretKey::generate(&mut OsRng);
         Self {
             repository: key(),
+            key_id: "r1",
             environment: key(),
             organization: key(),
             updated_at: Some(OLD),
@@ -57,6 +61,7 @@ impl Default for World {
             visibility: "selected",
             selected: vec![3, 1, 2],
             meddled: false,
+            renewed: false,
             sent: Value::Null,
         }
     }
@@ -115,7 +120,7 @@ fn reply(call: &Call, world: &mut World) -> Reply {
     };
     match (call.method.as_str(), &segments[..]) {
         ("GET", ["repos", "mindwell", "backend", "actions", "secrets", "public-key"]) => {
-            public(&world.repository, "r1")
+            public(&world.repository, world.key_id)
         }
         ("GET", ["repos", "mindwell", "backend", "environments", "team%2Fdev", "secrets", "public-key"]) => {
             public(&world.environment, "e1")
@@ -168,6 +173,13 @@ fn metadata(name: &str, world: &mut World) -> Reply {
 }
 
 fn put(call: &Call, world: &mut World) -> Reply {
+    if std::mem::take(&mut world.renewed) {
+        world.repository = SecretKey::generate(&mut OsRng);
+        world.key_id = "r2";
+    }
+    if call.path.starts_with("/repos/mindwell/backend/actions") && call.json()["key_id"] != world.key_id {
+        return Reply::json(422, &json!({"message": "key_id does not match the public key"}));
+    }
     let created = world.updated_at.is_none();
     world.sent = call.json();
     world.updated_at = Some(NEW);
@@ -257,6 +269,16 @@ async fn an_organisations_secret_keeps_its_audience() {
     let sink = stage.sink(of_organization());
     let error = sink.publish(&Job::new(sink.id(), "{password}", "n").update()).await.unwrap_err();
     assert_eq!((error.kind(), error.retry()), (Kind::Conflict, Retry::Never));
+}
+
+#[tokio::test]
+async fn a_key_that_was_renewed_meanwhile_is_fetched_again() {
+    let stage = Stage::of(World { renewed: true, ..World::default() }).await;
+    let sink = stage.sink(of_repository());
+    sink.publish(&Job::new(sink.id(), "{password}", "n").update()).await.unwrap();
+    let world = stage.world.lock().unwrap().clone();
+    assert_eq!(unsealed(&world.repository, &world.sent), "n");
+    assert_eq!(stage.fake.take_lines().len(), 5);
 }
 
 #[tokio::test]

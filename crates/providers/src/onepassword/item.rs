@@ -193,7 +193,10 @@ impl Item {
         for (slot, goal) in goals {
             let field = self.field(*slot)?;
             let id = match field.map(|field| field["id"].as_str()) {
-                Some(None) => return Err(Error::internal("1Password gave a field without id")),
+                Some(None) => {
+                    return Err(Error::new(Kind::Corrupt, format!("change \"{}\"", slot.label()))
+                        .because("1Password shows the field without an id"));
+                }
                 Some(id) => id,
                 None => None,
             };
@@ -249,15 +252,13 @@ impl Item {
             let written = |key: &str| password_is_goal && key == "value" && old["id"] == password;
             FIELD_KEYS.iter().all(|key| written(key) || settled(&old[*key]) == settled(&new[*key]))
         };
-        let others = |item: &Self| -> Vec<Value> {
-            item.fields().iter().filter(|field| !is_goal(field)).cloned().collect()
-        };
-        let (mut old, mut new) = (others(before), others(self));
-        let found = old.iter().find(|old| !new.iter().any(|new| alike(old, new)));
-        let found = found.map(|field| format!("the field \"{}\" changed", name_of(field)));
-        let added = (new.len() != old.len()).then(|| "a field came or went".to_owned());
-        old.iter_mut().chain(&mut new).for_each(wipe);
-        Ok(found.or(added))
+        fn others<'i>(item: &'i Item, is_goal: &impl Fn(&Value) -> bool) -> Vec<&'i Value> {
+            item.fields().iter().filter(|field| !is_goal(field)).collect()
+        }
+        let (old, new) = (others(before, &is_goal), others(self, &is_goal));
+        let gone = old.iter().find(|old| !new.iter().any(|new| alike(old, new)));
+        let gone = gone.map(|field| format!("the field \"{}\" changed", name_of(field)));
+        Ok(gone.or_else(|| (new.len() != old.len()).then(|| "a field came or went".to_owned())))
     }
 }
 
