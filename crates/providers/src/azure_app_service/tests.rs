@@ -9,9 +9,7 @@ use axum::response::{IntoResponse, Response};
 use futures::StreamExt as _;
 use jiff::Timestamp;
 use pgrotate_core::journal::Effect as Did;
-use pgrotate_core::provider::{
-    Activation, Consumer, Content, Evidence, Severity, Sink, Verification,
-};
+use pgrotate_core::provider::{Activation, Consumer, Content, Evidence, Severity, Sink, Verification};
 use pgrotate_core::{CopyId, Kind, Retry, Secret, VersionId};
 use serde_json::{Value, json};
 
@@ -21,7 +19,8 @@ use crate::azure::testing::{Fake, RealClock, Seen, Wanted, empty, refusal, reply
 const SITE: &str = "/Microsoft.Web/sites/api";
 const OLD: &str = "postgresql+asyncpg://admin:old@db:5432/app?ssl=require";
 const NEW: &str = "postgresql+asyncpg://admin:new@db:5432/app?ssl=require";
-const REFERENCE: &str = "@Microsoft.KeyVault(SecretUri=https://kv-test.vault.azure.net/secrets/database-url/)";
+const REFERENCE: &str =
+    "@Microsoft.KeyVault(SecretUri=https://kv-test.vault.azure.net/secrets/database-url/)";
 const SALT: &str = "p%41q\"'\\$HOME `x` {y} é=&#+ /";
 
 fn options() -> Value {
@@ -60,8 +59,11 @@ fn surroundings(request: &Seen) -> Response {
         Some("restart") => empty(200),
         Some("api") => {
             let scm = format!("api.scm.{}", request.host);
-            reply(200, json!({"properties": {"state": "Running", "hostNameSslStates": [
-                {"name": "api.example", "hostType": "Standard"}, {"name": scm, "hostType": "Repository"}]}}))
+            reply(
+                200,
+                json!({"properties": {"state": "Running", "hostNameSslStates": [
+                {"name": "api.example", "hostType": "Standard"}, {"name": scm, "hostType": "Repository"}]}}),
+            )
         }
         _ => refusal(404, "NotFound", ""),
     }
@@ -112,7 +114,9 @@ async fn another_writer_is_noticed_and_no_value_is_shown() {
     let setting = setting(&fake);
     let error = setting.publish(&wanted(&setting).update()).await.unwrap_err();
     assert_eq!((error.kind(), error.retry()), (Kind::Conflict, Retry::Never));
-    assert!(error.to_string().contains("SECRET_SALT, OTHER") || error.to_string().contains("OTHER, SECRET_SALT"));
+    assert!(
+        error.to_string().contains("SECRET_SALT, OTHER") || error.to_string().contains("OTHER, SECRET_SALT")
+    );
     assert!(!format!("{error:?}").contains("hunter") && !format!("{error:?}").contains("p%41q"));
 }
 
@@ -205,12 +209,13 @@ async fn a_missing_setting_may_live_elsewhere() {
         (json!({}), json!({"DATABASE_URL": {"value": "hunter2"}}), Severity::Blocks, "connection string"),
         (json!({}), json!({"OTHER": {}}), Severity::Warning, "would make it"),
     ] {
-        let fake = Fake::start(move |request| match request.line().strip_prefix(&format!("POST {SITE}/config/")) {
-            Some("appsettings/list") => reply(200, json!({"properties": present})),
-            Some("connectionstrings/list") => reply(200, json!({"properties": strings})),
-            _ => surroundings(request),
-        })
-        .await;
+        let fake =
+            Fake::start(move |request| match request.line().strip_prefix(&format!("POST {SITE}/config/")) {
+                Some("appsettings/list") => reply(200, json!({"properties": present})),
+                Some("connectionstrings/list") => reply(200, json!({"properties": strings})),
+                _ => surroundings(request),
+            })
+            .await;
         let found = setting(&fake).check().await.unwrap().findings;
         assert_eq!(found[0].severity, severity);
         assert!(found[0].what.contains(says) && !found[0].what.contains("hunter2"), "{found:?}");
@@ -227,7 +232,11 @@ async fn rights_and_slots_are_looked_up() {
     })
     .await;
     let found = setting(&fake).check().await.unwrap().findings;
-    assert!(found.iter().any(|found| found.severity == Severity::Blocks && found.what.contains("sites/config/write")));
+    assert!(
+        found
+            .iter()
+            .any(|found| found.severity == Severity::Blocks && found.what.contains("sites/config/write"))
+    );
     assert!(found.iter().any(|found| found.severity == Severity::Note && found.what.contains("staging")));
     let found = app(&fake).check().await.unwrap();
     assert!(found.iter().any(|found| found.what.contains("sites/restart/action")));
@@ -241,7 +250,8 @@ async fn a_slot_has_resources_and_rights_of_its_own() {
     })
     .await;
     let options = with(with(options(), "slot", json!("blue")), "setting", json!("DATABASE_URL"));
-    let setting = Setting::new(None, serde_json::from_value(options.clone()).unwrap(), fake.shared()).unwrap();
+    let setting =
+        Setting::new(None, serde_json::from_value(options.clone()).unwrap(), fake.shared()).unwrap();
     let found = setting.check().await.unwrap().findings;
     assert!(found[0].what.contains("Microsoft.Web/sites/slots/config/write"));
     assert!(setting.whole() != self::setting(&fake).whole());
@@ -261,7 +271,10 @@ fn written() -> BTreeMap<CopyId, VersionId> {
     BTreeMap::from([(CopyId::from("azure_key_vault:database-url"), VersionId::from(id))])
 }
 
-async fn activate(fake: &Fake, versions: &BTreeMap<CopyId, VersionId>) -> Result<pgrotate_core::journal::Outcome> {
+async fn activate(
+    fake: &Fake,
+    versions: &BTreeMap<CopyId, VersionId>,
+) -> Result<pgrotate_core::journal::Outcome> {
     app(fake).activate(&Activation { run: run(), versions }).await
 }
 
@@ -280,7 +293,8 @@ async fn references_arrive_before_the_restart() {
     let fake = Fake::start(move |request| match request.line().rsplit('/').next() {
         Some("appsettings") => {
             reads += 1;
-            let (status, active) = [("Resolved", "v1"), ("Initialized", "v1"), ("Resolved", "v2")][reads.min(3) - 1];
+            let (status, active) =
+                [("Resolved", "v1"), ("Initialized", "v1"), ("Resolved", "v2")][reads.min(3) - 1];
             reply(200, json!({"value": [item(status, Some(active))]}))
         }
         Some("refresh") => reply(200, json!({"value": []})),
@@ -293,7 +307,10 @@ async fn references_arrive_before_the_restart() {
     let refresh = format!("POST {SITE}/config/configreferences/appsettings/refresh");
     assert_eq!(fake.lines(), [read.as_str(), &refresh, &read, &read, &format!("POST {SITE}/restart")]);
     assert_eq!(fake.seen()[1].query, "api-version=2022-03-01");
-    assert!(fake.seen()[4].query.contains("softRestart=false"), "a new secret behind a reference is no change");
+    assert!(
+        fake.seen()[4].query.contains("softRestart=false"),
+        "a new secret behind a reference is no change"
+    );
 }
 
 #[tokio::test]
@@ -340,7 +357,9 @@ async fn logging(text: String, last: Option<&'static str>) -> Fake {
         if request.path != "/logstream" {
             return surroundings(request);
         }
-        assert!(request.host.starts_with("api.scm.localhost:") && request.authorization.starts_with("Bearer "));
+        assert!(
+            request.host.starts_with("api.scm.localhost:") && request.authorization.starts_with("Bearer ")
+        );
         let first = text.lock().unwrap().clone();
         let late = async move {
             tokio::time::sleep(Duration::from_millis(100)).await;
@@ -384,7 +403,9 @@ async fn the_log_is_read_until_it_is_quiet() {
 async fn a_failed_login_in_the_log_is_an_error_without_secrets() {
     let since = Timestamp::now();
     let fake = logging(
-        format!("{since} asyncpg.exceptions.InvalidPasswordError: hunter2 at postgresql://admin:hunter2@db/app\n"),
+        format!(
+            "{since} asyncpg.exceptions.InvalidPasswordError: hunter2 at postgresql://admin:hunter2@db/app\n"
+        ),
         None,
     )
     .await;
@@ -444,7 +465,9 @@ async fn a_clock_that_runs_ahead_over_there_is_allowed_for() {
 
 #[tokio::test]
 async fn an_scm_site_that_refuses_says_which_role_helps() {
-    let fake = Fake::start(|request| if request.path == "/logstream" { empty(401) } else { surroundings(request) }).await;
+    let fake =
+        Fake::start(|request| if request.path == "/logstream" { empty(401) } else { surroundings(request) })
+            .await;
     let error = look_at_log(&fake, Timestamp::now(), json!({})).await.unwrap_err();
     assert_eq!(error.kind(), Kind::Unauthenticated);
     assert!(error.hints()[0].contains("Website Contributor"));
@@ -453,11 +476,14 @@ async fn an_scm_site_that_refuses_says_which_role_helps() {
 #[tokio::test]
 async fn logs_that_are_switched_off_are_said_to_be_unseen() {
     let fake = Fake::start(|request| match request.line().rsplit('/').next() {
-        Some("logs") => reply(200, json!({"properties": {"applicationLogs": {"fileSystem": {"level": "Off"}}}})),
+        Some("logs") => {
+            reply(200, json!({"properties": {"applicationLogs": {"fileSystem": {"level": "Off"}}}}))
+        }
         _ => surroundings(request),
     })
     .await;
-    let log = Log::new(Some("app log".into()), serde_json::from_value(options()).unwrap(), fake.shared()).unwrap();
+    let log =
+        Log::new(Some("app log".into()), serde_json::from_value(options()).unwrap(), fake.shared()).unwrap();
     assert_eq!(log.id(), "app log");
     let found = log.check().await.unwrap();
     assert_eq!(found[0].severity, Severity::Unseen);
