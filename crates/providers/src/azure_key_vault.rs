@@ -252,6 +252,9 @@ impl Sink for Copy {
             ),
             Content::Value(_) | Content::Reference(_) => {}
         }
+        let what = "whether this identity may write secrets shows only at the write";
+        let mend = format!("it needs the role \"Key Vault Secrets Officer\" on {}", self.place.vault);
+        findings.push(Finding::new(Severity::Unseen, self.id.as_str(), what).mend(mend));
         Ok(Inspection { seen, findings })
     }
 

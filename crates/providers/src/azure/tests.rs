@@ -111,6 +111,19 @@ async fn tokens_go_to_the_resource_manager_alone() {
     assert!(!vouched("https://localhost/x") && !vouched("https://evilmanagement.azure.com/x"));
 }
 
+#[tokio::test]
+async fn vaults_are_reached_over_tls_and_share_a_client() {
+    let fake = Fake::start(|_| reply(200, json!({}))).await;
+    let account = account(&fake.shared()).unwrap();
+    assert!(account.secrets("http://kv.vault.localhost").is_err());
+    let once = account.secrets("https://kv.vault.localhost").unwrap();
+    assert!(Arc::ptr_eq(&once, &account.secrets("https://kv.vault.localhost").unwrap()));
+    // Only these may ask for a token of another domain than their own.
+    let local = |text: &str| is_loopback(&Url::parse(text).unwrap());
+    assert!(local("https://kv.vault.localhost:1") && local("https://[::1]"));
+    assert!(!local("https://kv.vault.azure.net") && !local("https://localhost.example"));
+}
+
 #[test]
 fn names_are_single_segments() {
     assert!(checked_name("app", "mindwell-dev-api").is_ok());

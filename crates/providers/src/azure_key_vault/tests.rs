@@ -248,12 +248,11 @@ async fn a_refused_token_is_replaced_at_the_next_try() {
 }
 
 #[tokio::test]
-async fn a_token_goes_to_vaults_of_the_right_domain_alone() {
-    let fake = vault(|request| reply(200, bundle(request, "v1", OLD))).await;
-    let account = crate::azure::account(&fake.shared()).unwrap();
-    let url = format!("https://127.0.0.1:{}", fake.port);
-    assert!(account.secrets(&url).is_ok(), "this machine may use Azure's audience");
-    assert!(account.secrets("http://kv-test.vault.azure.net").is_err());
+async fn the_right_to_write_is_called_unseen() {
+    let found = copy(&working().await).check().await.unwrap();
+    assert!(found.findings.iter().all(|finding| finding.severity == Severity::Unseen));
+    assert!(found.findings[0].mend.as_deref().unwrap().contains("Secrets Officer"));
+    assert!(found.seen.version.unwrap().as_str().ends_with("/secrets/database-url/v1"));
 }
 
 #[test]
