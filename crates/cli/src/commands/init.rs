@@ -365,6 +365,7 @@ mod tests {
         # ---------------------------------------------------------------- proofs
         # Beside these every run logs in afresh with the new password, sees the old one refused,
         # and reads back every copy that can be read.
+
         # [[checks]]
         # kind = "http"
         # name = "healthz"
@@ -372,8 +373,8 @@ mod tests {
 
         # [[checks]]
         # kind = "command"
-        # name = "psql"
-        # command = ["sh", "-c", "psql \"$DATABASE_URL\" -c 'select 1'"]
+        # name = "alembic"
+        # command = ["alembic", "current"]
         # environment = { DATABASE_URL = "{database_url}" }
 
         # ---------------------------------------------------------------- records

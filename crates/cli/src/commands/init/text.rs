@@ -118,6 +118,7 @@ const CHECKS: &str = "
 # ---------------------------------------------------------------- proofs
 # Beside these every run logs in afresh with the new password, sees the old one refused,
 # and reads back every copy that can be read.
+
 ";
 const HTTP: &str = r#"[[checks]]
 kind = "http"
@@ -126,8 +127,8 @@ url = "https://@plain@-{env}.example.com/healthz"
 "#;
 const COMMAND: &str = r#"[[checks]]
 kind = "command"
-name = "psql"
-command = ["sh", "-c", "psql \"$DATABASE_URL\" -c 'select 1'"]
+name = "alembic"
+command = ["alembic", "current"]
 environment = { DATABASE_URL = "{database_url}" }
 "#;
 
