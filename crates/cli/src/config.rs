@@ -39,7 +39,6 @@ use pgrotate_providers::http::Client;
 
 use binding::{Parts, Tables};
 use environments::Named;
-use files::Clients;
 use problem::{Problem, Problems};
 use registry::{Providers, Registry};
 use settings::{Settings, TOP};
@@ -71,7 +70,6 @@ pub(crate) struct Config {
     project: String,
     drafts: Vec<Draft>,
     warnings: Vec<String>,
-    clients: Clients,
     registry: &'static dyn Registry,
 }
 
@@ -118,7 +116,7 @@ impl Config {
         let mut warnings: Vec<String> =
             drafts.iter().filter_map(|draft| draft.settings.warning.clone()).collect();
         warnings.dedup();
-        let config = Self { source, base, project, drafts, warnings, clients: Clients::default(), registry };
+        let config = Self { source, base, project, drafts, warnings, registry };
         config.check(&mut problems);
         problems.report(&config.source)?;
         Ok(config)
@@ -145,7 +143,7 @@ impl Config {
         if let Some(file) = own.as_ref().filter(|file| !self.source.text[file.at.clone()].contains('{')) {
             problems.keep(files::credentials(&self.base, Some(file)));
         }
-        let http = self.clients.get(None).map_err(|error| files::problem(&error));
+        let http = files::client(None).map_err(|error| files::problem(&error));
         let shared = self.shared(draft, problems.keep(http)?, Arc::new(Standstill));
         let parts = binding::bind(&draft.tables, self.registry, &Arc::new(shared), problems)?;
         sharing::names(&parts, problems);
@@ -214,7 +212,7 @@ impl Config {
         problems.keep(files::certificate(&self.base, settings.tls_file.as_ref()))?;
         let credentials =
             problems.keep(files::credentials(&self.base, settings.credentials_file.as_ref()))?;
-        let http = self.clients.get(ca.as_deref()).map_err(|error| match &settings.ca_file {
+        let http = files::client(ca.as_deref()).map_err(|error| match &settings.ca_file {
             Some(file) => files::problem(&error).at(&file.at, "named here"),
             None => files::problem(&error),
         });

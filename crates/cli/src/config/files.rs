@@ -12,23 +12,18 @@ use pgrotate_providers::shared;
 use super::problem::Problem;
 use super::settings::Placed;
 
-/// The HTTP clients, one for each CA. Reading the system's trust store takes longer than
-/// everything else that happens before a run, so it is done once.
-#[derive(Default)]
-pub(super) struct Clients(Mutex<BTreeMap<Option<Vec<u8>>, Client>>);
-
-impl Clients {
-    /// The client that trusts the system's CAs and these.
-    pub(super) fn get(&self, ca: Option<&[u8]>) -> pgrotate_core::Result<Client> {
-        let mut clients = self.0.lock().expect("no holder of this lock panics");
-        let key = ca.map(<[u8]>::to_vec);
-        if let Some(client) = clients.get(&key) {
-            return Ok(client.clone());
-        }
-        let client = http::client(ca)?;
-        clients.insert(key, client.clone());
-        Ok(client)
+/// The HTTP client that trusts the system's CAs and these. Reading the system's trust store
+/// takes longer than everything else that happens before a run, so a process does it once.
+pub(super) fn client(ca: Option<&[u8]>) -> pgrotate_core::Result<Client> {
+    static CLIENTS: Mutex<BTreeMap<Option<Vec<u8>>, Client>> = Mutex::new(BTreeMap::new());
+    let mut clients = CLIENTS.lock().expect("no holder of this lock panics");
+    let key = ca.map(<[u8]>::to_vec);
+    if let Some(client) = clients.get(&key) {
+        return Ok(client.clone());
     }
+    let client = http::client(ca)?;
+    clients.insert(key, client.clone());
+    Ok(client)
 }
 
 /// Reads a CA file, if there is one.

@@ -47,7 +47,7 @@ impl Problem {
     pub(super) fn no_such(what: &str, name: &str, known: &[&str]) -> Self {
         let problem = Self::new(format!("there is no {what} `{name}`"));
         let problem = match known {
-            [] => problem.help(format!("there is no {what} at all")),
+            [] => problem,
             _ => problem.help(format!("there are: {}", known.join(", "))),
         };
         match closest(name, known) {

@@ -275,3 +275,21 @@ fn a_credentials_file_for_all_is_looked_at_while_loading() {
       `----
     "#);
 }
+
+/// The runbook, name for name, with the providers of the program.
+#[test]
+fn the_example_is_what_the_runbook_says() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../examples/mindwell/pgrotate.toml");
+    let config = Config::load(&path).unwrap_or_else(|report| panic!("{}", shown(&report)));
+    let environments: Vec<_> = config.environments().iter().map(ToString::to_string).collect();
+    assert_eq!(environments, ["dev", "staging", "prod"]);
+    assert_eq!(config.project(), "mindwell");
+    assert_eq!(config.warnings().len(), 1, "asyncpg does not know `sslmode`, as the runbook's URL has it");
+    let rotation = rotation(&config, "staging");
+    insta::assert_snapshot!(rotation.target, @"");
+    let mut copies: Vec<_> = rotation.copies.iter().map(|copy| copy.sink.id().to_string()).collect();
+    copies.insert(0, rotation.vault.id().to_string());
+    insta::assert_snapshot!(copies.join("\n"), @"");
+    let steps: Vec<_> = rotation.plan().steps.iter().map(|step| step.id.to_string()).collect();
+    insta::assert_snapshot!(steps.join("\n"), @"");
+}

@@ -754,3 +754,18 @@ fn credentials_are_refused_and_covered() {
         assert!(!format!("{report:?} {report:#}").contains("hunter2"), "{report:?}");
     }
 }
+
+/// A file is cut off after every character: it is read or refused, and never shown uncovered.
+#[test]
+fn no_torn_file_ends_the_program_or_shows_a_credential() {
+    let text = with(
+        "user = \"admin\"",
+        "user = \"admin\"\npassword = \"hunter2\"\nurl = \"postgresql://{user}:hunter2@{host}/{name}\"",
+    )
+    .replace("[\"store:url\"]", "[\"store:url\"]\ntoken = \"\"\"\nhunter2\n\"\"\" # ü");
+    for (at, _) in text.char_indices() {
+        if let Err(report) = parse(&text[..at]) {
+            assert!(!super::shown(&report).contains("hunter2"), "{}", super::shown(&report));
+        }
+    }
+}
