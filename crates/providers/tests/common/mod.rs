@@ -215,6 +215,7 @@ pub fn shared(target: Target, mode: TlsMode, ca: Option<Vec<u8>>) -> Shared {
     Shared {
         environment: Environment::from("dev"),
         target,
+        azure: Default::default(),
         database_tls: DatabaseTls { mode, ca_file: None },
         credentials: Credentials::default(),
         http: http::client(None).unwrap(),
