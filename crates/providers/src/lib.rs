@@ -6,6 +6,9 @@
 //! and its tests. Outside of the file it has one line in [`registry`].
 
 pub mod credentials;
+pub mod env_file;
+#[cfg(test)]
+mod fake;
 mod files;
 pub mod http;
 pub mod postgres;

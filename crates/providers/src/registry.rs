@@ -79,6 +79,7 @@ providers! {
 providers! {
     /// Builds a sink.
     sink -> Sink, SINKS: {
+        "env_file" => env_file::EnvFile,
     }
 }
 
