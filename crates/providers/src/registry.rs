@@ -85,6 +85,7 @@ providers! {
         "azure_key_vault" => azure_key_vault::Copy,
         "aws_secrets_manager" => aws_secrets_manager::AwsSecretsManager,
         "github_actions" => github_actions::GithubActions,
+        "env_file" => env_file::EnvFile,
     }
 }
 
