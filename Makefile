@@ -9,9 +9,12 @@ MAKEFLAGS += --no-print-directory --no-builtin-rules
 .NOTPARALLEL:
 
 # What is installed where there is none; a version that is already there is taken as it is.
-NEXTEST_VERSION := 0.9.143
 DENY_VERSION := 0.20.2
 cargo-install = { echo "building $(1) $(2), once; this takes some minutes"; cargo install --quiet --locked --version $(2) $(1); }
+
+# nextest where it is installed, because it is faster; building it takes longer than the tests themselves.
+run-tests = if cargo nextest --version >/dev/null 2>&1; then cargo nextest run --workspace --locked; \
+	else cargo test --workspace --locked --bins --lib --tests; fi
 
 BACKEND := examples/mindwell/services/backend
 SHELL_SCRIPTS := .ci/run $(wildcard scripts/*.sh) $(BACKEND)/startup.sh
@@ -23,7 +26,7 @@ help: ## lists the targets
 # ---------------------------------------------------------------- what the targets need
 
 .PHONY: setup
-setup: cargo packages venvs nextest ## everything that building, testing and the demo need, once
+setup: cargo packages venvs ## everything that building, testing and the demo need, once
 
 .PHONY: cargo
 cargo:
@@ -39,11 +42,7 @@ venvs: packages
 	@scripts/make-venv.sh $(BACKEND)/.venv $(BACKEND)/requirements.txt
 	@scripts/make-venv.sh target/venv/sandbox crates/sandbox/requirements.txt
 
-.PHONY: nextest
-nextest: cargo packages
-	@cargo nextest --version >/dev/null 2>&1 || $(call cargo-install,cargo-nextest,$(NEXTEST_VERSION))
-
-# Only `lint` wants these two.
+# Only `lint` wants this and the next.
 .PHONY: cargo-deny
 cargo-deny: cargo packages
 	@cargo deny --version >/dev/null 2>&1 || $(call cargo-install,cargo-deny,$(DENY_VERSION))
@@ -71,7 +70,7 @@ demo: venvs build ## rotates dev, staging and prod in a sandbox (PGROTATE_DEMO_L
 
 .PHONY: test
 test: setup ## every test: Rust, documentation examples, the example's Python
-	cargo nextest run --workspace --locked
+	$(run-tests)
 	cargo test --doc --workspace --locked
 	cd $(BACKEND) && .venv/bin/python -m unittest discover -s tests -t .
 
@@ -82,6 +81,11 @@ lint: components shellcheck cargo-deny ## formatting, clippy, scripts, the examp
 	shellcheck $(SHELL_SCRIPTS)
 	PYTHONPYCACHEPREFIX=target/pycache python3 -m compileall -q $(BACKEND)/app $(BACKEND)/migrations $(BACKEND)/tests
 	cargo deny --locked check bans licenses sources
+
+.PHONY: bench
+bench: venvs ## time, memory and requests of a rotation, on one sandbox in one run
+	cargo build --release --workspace --locked
+	@python3 scripts/bench.py
 
 # ---------------------------------------------------------------- leaving
 

@@ -45,12 +45,14 @@ impl App {
 
     /// The state folder: `PGROTATE_STATE_DIR`, else the XDG state folder.
     pub(crate) fn home(&self) -> Result<Home> {
-        let variable = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+        let variable =
+            |name: &str| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
         let path = variable("PGROTATE_STATE_DIR")
             .or_else(|| variable("XDG_STATE_HOME").map(|folder| folder.join("pgrotate")))
             .or_else(|| variable("HOME").map(|folder| folder.join(".local/state/pgrotate")))
             .ok_or_else(|| {
-                Error::new(Kind::Config, "find the state folder").because("neither PGROTATE_STATE_DIR nor HOME is set")
+                Error::new(Kind::Config, "find the state folder")
+                    .because("neither PGROTATE_STATE_DIR nor HOME is set")
             })?;
         Home::open(path)
     }
@@ -74,7 +76,8 @@ impl App {
     pub(crate) fn stop_on_signals(&self) {
         use tokio::signal::unix::{SignalKind, signal};
         let stop = Arc::clone(&self.stop);
-        let (Ok(mut interrupt), Ok(mut terminate)) = (signal(SignalKind::interrupt()), signal(SignalKind::terminate()))
+        let (Ok(mut interrupt), Ok(mut terminate)) =
+            (signal(SignalKind::interrupt()), signal(SignalKind::terminate()))
         else {
             return;
         };
@@ -100,10 +103,13 @@ impl App {
         let mut open = engine.unfinished(None).await?;
         match (open.pop(), open.len()) {
             (Some(state), 0) => Ok(state),
-            (None, _) => Err(Error::new(Kind::NotFound, "find a run to go on with").because("every run is over")),
+            (None, _) => {
+                Err(Error::new(Kind::NotFound, "find a run to go on with").because("every run is over"))
+            }
             (Some(last), _) => {
                 open.push(last);
-                let error = Error::new(Kind::Ambiguous, "tell which run is meant").because("several are not over");
+                let error =
+                    Error::new(Kind::Ambiguous, "tell which run is meant").because("several are not over");
                 Err(open.iter().fold(error, |error, state| {
                     error.hint(format!("{}: {}", state.plan().environment, state.run))
                 }))
@@ -117,8 +123,11 @@ pub(crate) fn known(config: &Config, name: &str) -> Result<Environment, Failure>
     let environments = config.environments();
     environments.iter().find(|own| own.as_str() == name).cloned().ok_or_else(|| {
         let names: Vec<&str> = environments.iter().map(Environment::as_str).collect();
-        let error = Error::new(Kind::Config, format!("find the environment {name:?}"))
-            .because(format!("{} has {}", config.path().display(), names.join(", ")));
+        let error = Error::new(Kind::Config, format!("find the environment {name:?}")).because(format!(
+            "{} has {}",
+            config.path().display(),
+            names.join(", ")
+        ));
         let error = match pgrotate_core::value::closest(name, &names) {
             Some(meant) => error.hint(format!("did you mean {meant}?")),
             None => error,

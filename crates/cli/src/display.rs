@@ -13,6 +13,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use comfy_table::{ContentArrangement, Table, presets};
+use pgrotate_core::Error;
 use pgrotate_core::drift::State;
 use pgrotate_core::executor::End;
 use pgrotate_core::journal::{Effect, Outcome};
@@ -20,7 +21,6 @@ use pgrotate_core::observer::Observer;
 use pgrotate_core::plan::Action;
 use pgrotate_core::provider::{Finding, Severity};
 use pgrotate_core::run::{RunState, StepStatus};
-use pgrotate_core::Error;
 
 use crate::app::App;
 
@@ -65,7 +65,8 @@ pub(crate) fn warning(text: &str) {
 
 /// Makes miette draw configuration errors in our width and colours.
 pub(crate) fn hook() {
-    let colour = std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty()) && std::io::stderr().is_terminal();
+    let colour =
+        std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty()) && std::io::stderr().is_terminal();
     let _ = miette::set_hook(Box::new(move |_| {
         Box::new(miette::MietteHandlerOpts::new().color(colour).unicode(colour).width(110).build())
     }));
@@ -138,13 +139,17 @@ pub(crate) fn summary(state: &RunState, end: &End) {
     }
     let (run, environment) = (state.run, &state.plan().environment);
     match end {
-        End::Done => out(&format!("{} {environment}: rotated and proven, run {run}\n\n", styled(GREEN, "done"))),
+        End::Done => {
+            out(&format!("{} {environment}: rotated and proven, run {run}\n\n", styled(GREEN, "done")))
+        }
         End::Aborted => out(&format!("{environment}: called off, nothing is changed, run {run}\n")),
         End::Failed(error) => {
             err(&words::error(error));
             out(&format!("{environment}: {}, nothing is changed, run {run}\n", styled(RED, "failed")));
         }
-        End::Stopped => out(&format!("{environment}: stopped on request; go on with: pgrotate resume {run}\n")),
+        End::Stopped => {
+            out(&format!("{environment}: stopped on request; go on with: pgrotate resume {run}\n"))
+        }
         End::Parked(parked) => {
             for (step, error) in parked {
                 err(&format!("{} {step}\n{}", styled(YELLOW, "parked:"), words::error(error)));
@@ -160,7 +165,9 @@ pub(crate) fn summary(state: &RunState, end: &End) {
 }
 
 fn copies(state: &RunState) -> String {
-    let story = |wanted: &dyn Fn(&Action) -> bool| state.steps().find(|(step, _)| wanted(&step.action)).map(|(_, own)| own);
+    let story = |wanted: &dyn Fn(&Action) -> bool| {
+        state.steps().find(|(step, _)| wanted(&step.action)).map(|(_, own)| own)
+    };
     let mut rows = vec![vec![
         state.plan().vault.to_string(),
         story(&|action| *action == Action::Promote).map(standing).unwrap_or_default(),

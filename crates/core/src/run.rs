@@ -368,7 +368,9 @@ impl RunState {
 
     /// When the first copy was about to be written: from then on consumers may restart.
     pub fn changing_since(&self) -> Option<Timestamp> {
-        let first = |kind: &'static str| self.plan().of_kind(kind).filter_map(|step| self.step(&step.id).started_at).min();
+        let first = |kind: &'static str| {
+            self.plan().of_kind(kind).filter_map(|step| self.step(&step.id).started_at).min()
+        };
         first("publish").or_else(|| first("activate"))
     }
 

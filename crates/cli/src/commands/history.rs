@@ -40,7 +40,10 @@ pub(crate) async fn run(app: &App, args: Args) -> Result<Status, Failure> {
         display::out("no run yet\n");
     } else {
         let rows = states.iter().map(row).collect();
-        display::out(&format!("{}\n", table(&["run", "environment", "begun", "outcome", "took", "operator", "ticket"], rows)));
+        display::out(&format!(
+            "{}\n",
+            table(&["run", "environment", "begun", "outcome", "took", "operator", "ticket"], rows)
+        ));
     }
     Ok(Status::Done)
 }
@@ -113,7 +116,8 @@ fn one(state: &RunState) -> String {
                 step.id.to_string(),
                 word(story.status).to_owned(),
                 story.attempts.to_string(),
-                took.map(|(from, to)| display::seconds(to.duration_since(from).unsigned_abs())).unwrap_or_default(),
+                took.map(|(from, to)| display::seconds(to.duration_since(from).unsigned_abs()))
+                    .unwrap_or_default(),
                 effect.or_else(|| story.error.as_ref().map(ToString::to_string)).unwrap_or_default(),
             ]
         })

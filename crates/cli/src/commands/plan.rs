@@ -52,7 +52,13 @@ fn as_text(rotation: &Rotation, plan: &Plan, drift: &Drift) -> String {
             _ => None,
         };
         let seen = copy.filter(|_| matches!(step.action, Action::Publish { .. }));
-        rows.push(row(rows.len() + 1, step.action.kind(), step.action.subject(), &purpose(rotation, plan, step), seen));
+        rows.push(row(
+            rows.len() + 1,
+            step.action.kind(),
+            step.action.subject(),
+            &purpose(rotation, plan, step),
+            seen,
+        ));
     }
     let title = format!(
         "{}: the password of {}, in place\nauthority {}, vault of record {}\n\n",
@@ -70,12 +76,24 @@ fn as_text(rotation: &Rotation, plan: &Plan, drift: &Drift) -> String {
     )
 }
 
-fn row(number: usize, kind: &str, subject: Option<&str>, purpose: &str, seen: Option<&CopyStatus>) -> Vec<String> {
+fn row(
+    number: usize,
+    kind: &str,
+    subject: Option<&str>,
+    purpose: &str,
+    seen: Option<&CopyStatus>,
+) -> Vec<String> {
     let now = seen.map(|copy| {
         let mark = copy.fingerprint.as_ref().map(|mark| format!(" {mark}")).unwrap_or_default();
         format!("{}{mark}", display::state(copy.state))
     });
-    vec![number.to_string(), kind.to_owned(), subject.unwrap_or("").to_owned(), purpose.to_owned(), now.unwrap_or_default()]
+    vec![
+        number.to_string(),
+        kind.to_owned(),
+        subject.unwrap_or("").to_owned(),
+        purpose.to_owned(),
+        now.unwrap_or_default(),
+    ]
 }
 
 fn purpose(rotation: &Rotation, plan: &Plan, step: &Step) -> String {
@@ -89,8 +107,13 @@ fn purpose(rotation: &Rotation, plan: &Plan, step: &Step) -> String {
         Action::Activate { .. } => "takes up the new copies".into(),
         Action::VerifyLogin => "the new password logs in, the old one is refused".into(),
         Action::VerifyCopy { copy } => {
-            let readable = rotation.copies.iter().any(|own| own.sink.id() == copy && own.sink.capabilities().read_back);
-            if readable { "read back and compared".into() } else { "unseen: this store never gives a value back".into() }
+            let readable =
+                rotation.copies.iter().any(|own| own.sink.id() == copy && own.sink.capabilities().read_back);
+            if readable {
+                "read back and compared".into()
+            } else {
+                "unseen: this store never gives a value back".into()
+            }
         }
         Action::Verify { .. } => "proof from outside".into(),
         Action::Retire { .. } => "the version before is taken out of use".into(),

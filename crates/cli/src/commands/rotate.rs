@@ -60,8 +60,15 @@ async fn one(
 ) -> Result<Status, Failure> {
     let rotation = app.rotation(config, environment)?;
     let plan = rotation.plan();
-    if !yes && !agreed(&format!("Rotate {environment} ({} steps, plan {})?", plan.steps.len(), plan.hash().short())) {
-        let error = Error::new(Kind::Blocked, format!("rotate {environment}")).because("it was not confirmed");
+    if !yes
+        && !agreed(&format!(
+            "Rotate {environment} ({} steps, plan {})?",
+            plan.steps.len(),
+            plan.hash().short()
+        ))
+    {
+        let error =
+            Error::new(Kind::Blocked, format!("rotate {environment}")).because("it was not confirmed");
         return Err(error.into());
     }
     let (run, end) = engine.start(&rotation, wish.clone()).await?;
@@ -109,8 +116,8 @@ fn chosen(config: &Config, names: &[String]) -> Result<Vec<Environment>, Failure
 }
 
 fn user() -> String {
-    ["USER", "LOGNAME"].iter().find_map(|name| std::env::var(name).ok().filter(|user| !user.is_empty())).unwrap_or_else(|| {
-        format!("uid {}", rustix::process::getuid().as_raw())
-    })
+    ["USER", "LOGNAME"]
+        .iter()
+        .find_map(|name| std::env::var(name).ok().filter(|user| !user.is_empty()))
+        .unwrap_or_else(|| format!("uid {}", rustix::process::getuid().as_raw()))
 }
-

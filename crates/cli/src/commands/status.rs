@@ -63,7 +63,9 @@ fn as_text(status: &Drift) -> String {
     let verdict = match (status.drifts(), unseen) {
         (true, _) => "something disagrees with the vault of record".to_owned(),
         (false, 0) => "everything agrees with the vault of record".to_owned(),
-        (false, unseen) => format!("everything that can be seen agrees with the vault of record; {unseen} can't be seen"),
+        (false, unseen) => {
+            format!("everything that can be seen agrees with the vault of record; {unseen} can't be seen")
+        }
     };
     let title = display::bold(status.environment.as_str());
     format!("{title}\n{}\n{verdict}\n\n", table(&["", "", "state", "fingerprint", "written", "remark"], rows))

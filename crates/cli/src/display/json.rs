@@ -36,7 +36,9 @@ fn events(progress: &Progress<'_>) -> Vec<Event> {
             ("step_started", fields([("step", json!("lease"))])),
             ("step_finished", fields([("step", json!("lease"))])),
         ],
-        Progress::StepStarted { step, attempt } => vec![("step_started", of(step, json!({ "attempt": attempt })))],
+        Progress::StepStarted { step, attempt } => {
+            vec![("step_started", of(step, json!({ "attempt": attempt })))]
+        }
         Progress::StepFinished { step, outcome, elapsed } => {
             let detail = json!({ "outcome": outcome, "elapsed_ms": elapsed.as_millis() });
             let mut events = vec![("step_finished", of(step, detail.clone()))];
@@ -62,7 +64,8 @@ fn ended(end: &End) -> Map<String, Value> {
         End::Failed(error) => ("failed", json!({ "error": error })),
         End::Aborted => ("aborted", Value::Null),
         End::Parked(steps) => {
-            let steps: Vec<Value> = steps.iter().map(|(step, error)| json!({ "step": step, "error": error })).collect();
+            let steps: Vec<Value> =
+                steps.iter().map(|(step, error)| json!({ "step": step, "error": error })).collect();
             ("parked", json!({ "waiting": steps }))
         }
         End::Stopped => ("parked", json!({ "stopped": "on request" })),

@@ -24,7 +24,8 @@ impl Live {
     }
 
     fn begin(&self, step: &Step, attempt: u32) {
-        let style = ProgressStyle::with_template("  {spinner} {msg} {elapsed}").expect("a template of this file");
+        let style =
+            ProgressStyle::with_template("  {spinner} {msg} {elapsed}").expect("a template of this file");
         let bar = self.lines.add(ProgressBar::new_spinner().with_style(style));
         bar.set_message(match attempt {
             1 => step.id.to_string(),

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use pgrotate_core::observer::{Observer, Progress};
+use pgrotate_core::provider::{Finding, Severity};
 use pgrotate_core::{Environment, RunId};
 
 use super::{err, outcome, seconds};
@@ -28,6 +29,17 @@ impl Observer for Lines {
     }
 }
 
+/// The warnings among findings; how many other things can't be seen.
+fn warnings(findings: &[Finding]) -> String {
+    let of = |severity: Severity| findings.iter().filter(move |finding| finding.severity == severity);
+    let shown = of(Severity::Warning).map(|finding| format!("\n{}", super::finding(finding).trim_end()));
+    let unseen = match of(Severity::Unseen).count() {
+        0 => String::new(),
+        count => format!("; {count} things can't be seen before (pgrotate check lists them)"),
+    };
+    std::iter::once(unseen).chain(shown).collect()
+}
+
 /// What there is to say about a piece of news, if anything.
 pub(super) fn line(run: RunId, progress: &Progress<'_>) -> Option<String> {
     match progress {
@@ -39,9 +51,13 @@ pub(super) fn line(run: RunId, progress: &Progress<'_>) -> Option<String> {
         }
         Progress::StepFinished { step, outcome: what, elapsed } => {
             let mark = if what.effect == pgrotate_core::journal::Effect::Unseen { "unseen" } else { "ok" };
-            let warnings = what.findings.iter().map(|finding| format!("\n{}", super::finding(finding).trim_end()));
-            let warnings: String = warnings.collect();
-            Some(format!("{mark:<7} {} ({}): {}{warnings}", step.id, seconds(*elapsed), outcome(what)))
+            Some(format!(
+                "{mark:<7} {} ({}): {}{}",
+                step.id,
+                seconds(*elapsed),
+                outcome(what),
+                warnings(&what.findings)
+            ))
         }
         Progress::StepFailed { step, error, retry_in: Some(pause) } => {
             Some(format!("again   {} in {}: {error}", step.id, seconds(*pause)))

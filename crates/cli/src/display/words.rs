@@ -37,7 +37,11 @@ pub(crate) fn outcome(outcome: &Outcome) -> String {
 /// A version id short enough for a table: what stands after the last slash of a URL.
 pub(crate) fn short(version: &str) -> String {
     let last = version.rsplit('/').next().unwrap_or(version);
-    if last.chars().count() > 16 { format!("{}…", last.chars().take(12).collect::<String>()) } else { last.to_owned() }
+    if last.chars().count() > 16 {
+        format!("{}…", last.chars().take(12).collect::<String>())
+    } else {
+        last.to_owned()
+    }
 }
 
 /// A failure: what failed, each cause on its line, then what helps.

@@ -13,7 +13,13 @@ struct Case {
     said: &'static str,
 }
 
-fn case(system: &'static str, what: &'static str, bad: Value, good: Option<Value>, said: &'static str) -> Case {
+fn case(
+    system: &'static str,
+    what: &'static str,
+    bad: Value,
+    good: Option<Value>,
+    said: &'static str,
+) -> Case {
     Case { system, what, bad, good, said }
 }
 
@@ -101,7 +107,8 @@ fn missing_credentials_are_named() {
     let path = lab.world().join("credentials.env");
     let text = std::fs::read_to_string(&path).unwrap();
     for name in ["OP_CONNECT_TOKEN", "GH_TOKEN", "ONCALL_WEBHOOK_URL"] {
-        let without: String = text.lines().filter(|line| !line.starts_with(name)).map(|line| format!("{line}\n")).collect();
+        let without: String =
+            text.lines().filter(|line| !line.starts_with(name)).map(|line| format!("{line}\n")).collect();
         std::fs::write(&path, without).unwrap();
         found(&lab, name);
     }

@@ -10,10 +10,16 @@ use crate::lab::Lab;
 /// Starts a rotation, holds it at the first request that fits, kills it with SIGKILL there.
 fn kill_at(lab: &Lab, fault: &Value) {
     lab.fault(fault);
-    let mut process =
-        lab.command(&["rotate", "dev", "--ticket", "OPS-7"]).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+    let mut process = lab
+        .command(&["rotate", "dev", "--ticket", "OPS-7"])
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
     lab.wait_for("a request that is held", || {
-        lab.requests().iter().any(|request| request["status"].is_null() && request["faulted"] != Value::Bool(false))
+        lab.requests()
+            .iter()
+            .any(|request| request["status"].is_null() && request["faulted"] != Value::Bool(false))
     });
     process.kill().unwrap();
     process.wait().unwrap();
@@ -56,11 +62,15 @@ fn killed_after_the_server_may_know_nobody_is_locked_out() {
     for when in ["before", "after"] {
         let lab = Lab::new("dev");
         let old = lab.password("dev");
-        let request = json!({ "method": "PATCH", "path_contains": "flexibleServers", "when": when, "kind": "hold" });
+        let request =
+            json!({ "method": "PATCH", "path_contains": "flexibleServers", "when": when, "kind": "hold" });
         kill_at(&lab, &request);
         let state = lab.pgrotate(&["--json", "status", "dev"]);
         let server = state.text();
-        assert!(server.contains(r#""state":"current""#) || server.contains(r#""state":"pending""#), "{server}");
+        assert!(
+            server.contains(r#""state":"current""#) || server.contains(r#""state":"pending""#),
+            "{server}"
+        );
         lab.pgrotate(&["resume"]).exits(0);
         lab.everything_is_new("dev", &old);
     }
@@ -70,7 +80,10 @@ fn killed_after_the_server_may_know_nobody_is_locked_out() {
 fn killed_before_the_server_knows_it_can_be_called_off() {
     let lab = Lab::new("dev");
     let (old, before) = (lab.password("dev"), lab.state());
-    kill_at(&lab, &json!({ "method": "PATCH", "path_contains": "/items/", "nth": 2, "when": "after", "kind": "hold" }));
+    kill_at(
+        &lab,
+        &json!({ "method": "PATCH", "path_contains": "/items/", "nth": 2, "when": "after", "kind": "hold" }),
+    );
     lab.pgrotate(&["abort"]).exits(0);
     assert_eq!(lab.password("dev"), old);
     let after = lab.state();
@@ -85,8 +98,10 @@ fn killed_before_the_server_knows_it_can_be_called_off() {
 fn a_sink_that_refuses_is_parked_by_name_and_the_rest_is_done() {
     let lab = Lab::new("dev");
     let old = lab.password("dev");
-    lab.fault(&json!({ "method": "PUT", "path_contains": "/actions/secrets/DEV_DATABASE_URL", "when": "before",
-        "kind": "status", "status": 403, "times": 100 }));
+    lab.fault(
+        &json!({ "method": "PUT", "path_contains": "/actions/secrets/DEV_DATABASE_URL", "when": "before",
+        "kind": "status", "status": 403, "times": 100 }),
+    );
     let events = lab.pgrotate(&["--json", "rotate", "dev"]).events(3);
     let parked: Vec<&Value> = events.iter().filter(|event| event["event"] == "parked").collect();
     assert_eq!(parked.len(), 1, "{parked:?}");

@@ -33,7 +33,10 @@ impl Lab {
             .unwrap();
         let mut line = String::new();
         BufReader::new(sandbox.stdout.take().unwrap()).read_line(&mut line).unwrap();
-        assert!(!line.is_empty(), "the sandbox did not start; its reason is on stderr (`make setup` installs what it needs)");
+        assert!(
+            !line.is_empty(),
+            "the sandbox did not start; its reason is on stderr (`make setup` installs what it needs)"
+        );
         let ready: Value = serde_json::from_str(&line).unwrap();
         let _ = rustls::crypto::ring::default_provider().install_default();
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
@@ -104,7 +107,10 @@ impl Lab {
 
     /// Puts a vendor into a bad state.
     pub(crate) fn set(&self, system: &str, what: &str, value: &Value) {
-        self.post("/_sandbox/set", &json!({ "system": system, "environment": "dev", "what": what, "value": value }));
+        self.post(
+            "/_sandbox/set",
+            &json!({ "system": system, "environment": "dev", "what": what, "value": value }),
+        );
     }
 
     /// Sets a fault.
@@ -133,8 +139,11 @@ impl Lab {
             postgres["user"].as_str().unwrap(),
             postgres["database"].as_str().unwrap()
         );
-        let output =
-            Command::new("psql").args([&target, "-Atc", "select 1"]).env("PGPASSWORD", password).output().unwrap();
+        let output = Command::new("psql")
+            .args([&target, "-Atc", "select 1"])
+            .env("PGPASSWORD", password)
+            .output()
+            .unwrap();
         output.status.success()
     }
 

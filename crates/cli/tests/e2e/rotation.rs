@@ -13,20 +13,35 @@ fn dev_staging_and_prod_are_rotated_in_order_and_proven() {
     let old = environments.map(|environment| lab.password(environment));
     let before = lab.state();
     let events = lab
-        .pgrotate(&["--json", "rotate", "dev", "staging", "prod", "--ticket", "mindwell/ops#12", "--operator", "ana"])
+        .pgrotate(&[
+            "--json",
+            "rotate",
+            "dev",
+            "staging",
+            "prod",
+            "--ticket",
+            "mindwell/ops#12",
+            "--operator",
+            "ana",
+        ])
         .events(0);
 
     let mut secrets = old.to_vec();
     for (environment, old) in std::iter::zip(environments, &old) {
         secrets.push(lab.everything_is_new(environment, old));
-        let finished: Vec<&Value> =
-            events.iter().filter(|event| event["environment"] == environment && event["event"] == "run_finished").collect();
+        let finished: Vec<&Value> = events
+            .iter()
+            .filter(|event| event["environment"] == environment && event["event"] == "run_finished")
+            .collect();
         assert_eq!(finished.len(), 1);
         assert_eq!(finished[0]["outcome"], "done");
     }
     in_order(&events, &environments);
     for event in &events {
-        assert!(["ts", "run", "environment", "event"].iter().all(|field| event[field].is_string()), "{event}");
+        assert!(
+            ["ts", "run", "environment", "event"].iter().all(|field| event[field].is_string()),
+            "{event}"
+        );
     }
     records(&lab, &events);
     nothing_else_changed(&before, &lab.state());
@@ -46,7 +61,8 @@ fn in_order(events: &[Value], environments: &[&str]) {
     seen.dedup();
     assert_eq!(seen, environments);
     let kinds: BTreeSet<&str> = events.iter().map(|event| event["event"].as_str().unwrap()).collect();
-    let expected = ["check_passed", "run_finished", "run_started", "sink_published", "step_finished", "step_started"];
+    let expected =
+        ["check_passed", "run_finished", "run_started", "sink_published", "step_finished", "step_started"];
     assert_eq!(kinds, BTreeSet::from(expected));
 }
 
@@ -63,7 +79,8 @@ fn records(lab: &Lab, events: &[Value]) {
         assert_eq!(comments.len(), 1, "{comments:?}");
         let text = comments[0].to_string();
         assert!(text.contains(run) && text.contains(&format!("kv-mindwell-{environment}")), "{text}");
-        let version = state[environment]["copies"]["azure_key_vault:database-url"]["version"].as_str().unwrap();
+        let version =
+            state[environment]["copies"]["azure_key_vault:database-url"]["version"].as_str().unwrap();
         assert!(text.contains(version) && changelog.contains(version), "the Secret Id is missing");
     }
     assert!(changelog.contains("| ana |") && changelog.contains("mindwell/ops#12"));
@@ -128,7 +145,10 @@ fn a_person_sees_the_plan_the_progress_and_the_result() {
     let run = lab.pgrotate(&["rotate", "dev"]);
     let text = run.text();
     let out = run.exits(0);
-    assert!(out.contains("azure_key_vault:database-url") && out.contains("could not log in for at most"), "{text}");
+    assert!(
+        out.contains("azure_key_vault:database-url") && out.contains("could not log in for at most"),
+        "{text}"
+    );
     assert!(text.contains("unseen"), "GitHub's values can't be seen, and that is said: {text}");
     assert!(!text.contains('\u{1b}'), "no colour where there is no terminal");
     lab.everything_is_new("dev", &old);
@@ -159,9 +179,17 @@ fn a_second_rotation_is_as_good_as_the_first() {
 #[test]
 fn drift_is_seen() {
     let lab = Lab::new("dev");
-    lab.set("key_vault", "value", &serde_json::json!({ "secret": "postgres-admin-password", "value": "SomebodyElse1" }));
+    lab.set(
+        "key_vault",
+        "value",
+        &serde_json::json!({ "secret": "postgres-admin-password", "value": "SomebodyElse1" }),
+    );
     let status = lab.pgrotate(&["--json", "status", "dev"]).events(4);
-    let copy = status[0]["copies"].as_array().unwrap().iter().find(|copy| copy["id"] == "azure_key_vault:postgres-admin-password");
+    let copy = status[0]["copies"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .find(|copy| copy["id"] == "azure_key_vault:postgres-admin-password");
     assert_eq!(copy.unwrap()["state"], "stale");
     lab.pgrotate(&["rotate", "dev"]).exits(0);
     let _ = lab.pgrotate(&["status", "dev"]).exits(0);

@@ -332,6 +332,9 @@ fn dispatch(service: &GitHub, hub: &mut Hub, call: &Call) -> (Wants, Outcome) {
                     let scope = Scope::Repository(repository);
                     run(wants, &mut |hub| secrets::serve(hub, call, &scope, rest, &base))
                 }
+                ["environments"] if read => {
+                    run(ACTIONS_READ, &mut |hub| Ok(secrets::environments(hub, call, &repository, &base)))
+                }
                 ["environments", name] if read => {
                     run(ACTIONS_READ, &mut |hub| secrets::environment(hub, &repository, name, &base))
                 }

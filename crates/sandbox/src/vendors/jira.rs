@@ -116,6 +116,13 @@ async fn serve(State(service): State<Arc<Jira>>, request: Request) -> Response {
         || failure(404, &["Issue does not exist or you do not have permission to see it."], json!({}));
     match (call.method.as_str(), call.segments().as_slice()) {
         ("GET", ["rest", "api", "2", "myself"]) => reply(200, service.author()),
+        ("GET", ["rest", "api", "2", "mypermissions"]) => {
+            let asked = call.query("permissions").unwrap_or_default();
+            let granted = asked.split(',').filter(|name| !name.is_empty()).map(|name| {
+                (name.to_owned(), json!({"key": name, "type": "PROJECT", "havePermission": true}))
+            });
+            reply(200, json!({"permissions": granted.collect::<serde_json::Map<_, _>>()}))
+        }
         ("GET", ["rest", "api", "2", "issue", key]) => match issues.get(*key) {
             Some(comments) => {
                 let fields = json!({

@@ -230,21 +230,37 @@ pub(super) fn inherited(hub: &Hub, call: &Call) -> Outcome {
 pub(super) fn environment(hub: &Hub, repository: &str, name: &str, base: &str) -> Outcome {
     let scope = Scope::Environment(repository.to_owned(), name.to_owned());
     let store = hub.stores.get(&scope).ok_or_else(Failure::not_found)?;
+    Ok(reply(200, environment_resource(repository, name, base, store)))
+}
+
+/// The environments of a repository.
+pub(super) fn environments(hub: &Hub, call: &Call, repository: &str, base: &str) -> Response {
+    let all: Vec<Value> = hub
+        .stores
+        .iter()
+        .filter_map(|(scope, store)| match scope {
+            Scope::Environment(own, name) if own == repository => {
+                Some(environment_resource(repository, name, base, store))
+            }
+            _ => None,
+        })
+        .collect();
+    page(call, base, "environments", &all)
+}
+
+fn environment_resource(repository: &str, name: &str, base: &str, store: &Store) -> Value {
     let site = site(base);
-    Ok(reply(
-        200,
-        json!({
-            "id": 161_088_068,
-            "node_id": "MDExOkVudmlyb25tZW50MTYxMDg4MDY4",
-            "name": name,
-            "url": format!("{base}/repos/{repository}/environments/{name}"),
-            "html_url": format!("{site}/{repository}/deployments/activity_log?environments_filter={name}"),
-            "created_at": store.created,
-            "updated_at": store.created,
-            "protection_rules": [],
-            "deployment_branch_policy": null,
-        }),
-    ))
+    json!({
+        "id": 161_088_068,
+        "node_id": "MDExOkVudmlyb25tZW50MTYxMDg4MDY4",
+        "name": name,
+        "url": format!("{base}/repos/{repository}/environments/{name}"),
+        "html_url": format!("{site}/{repository}/deployments/activity_log?environments_filter={name}"),
+        "created_at": store.created,
+        "updated_at": store.created,
+        "protection_rules": [],
+        "deployment_branch_policy": null,
+    })
 }
 
 /// One page of a list under a name, with links to the others.

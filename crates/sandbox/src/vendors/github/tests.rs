@@ -57,6 +57,14 @@ async fn each_store_has_its_own_key() {
     assert_eq!(sandbox.github("GET", slash, None).await.expect(200).body["name"], "qa/eu");
     put(&sandbox, &format!("{slash}/secrets"), "DATABASE_URL", "value").await.expect(201);
     sandbox.github("GET", "/repos/mindwell/backend/environments/qa/eu", None).await.expect(404);
+    let list = sandbox.github("GET", "/repos/mindwell/backend/environments", None).await.expect(200);
+    let names: Vec<&str> = list.body["environments"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|one| one["name"].as_str().unwrap())
+        .collect();
+    assert!(names.contains(&"dev") && names.contains(&"qa/eu"), "{names:?}");
 }
 
 #[tokio::test]
