@@ -245,7 +245,8 @@ impl Config {
 fn find(explicit: Option<PathBuf>, variable: Option<OsString>, usual: &Path) -> Result<PathBuf, Report> {
     let variable = variable.filter(|path| !path.is_empty()).map(PathBuf::from);
     match explicit.or(variable) {
-        Some(named) if named.is_file() => Ok(named),
+        // A pipe is as good as a file: --config <(command).
+        Some(named) if named.exists() && !named.is_dir() => Ok(named),
         Some(named) => Err(unreadable(&named, "there is no such file")),
         None if usual.is_file() => Ok(usual.to_owned()),
         None => Err(unreadable(usual, "there is no such file")),
