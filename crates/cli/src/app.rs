@@ -38,13 +38,9 @@ impl App {
         }
     }
 
-    /// Reads the configuration, and says what is odd about it.
+    /// Reads the configuration.
     pub(crate) fn config(&self) -> Result<Config, Failure> {
-        let config = Config::load(&Config::find(self.config.clone())?)?;
-        for warning in config.warnings() {
-            crate::display::warning(warning);
-        }
-        Ok(config)
+        Ok(Config::load(&Config::find(self.config.clone())?)?)
     }
 
     /// The state folder: `PGROTATE_STATE_DIR`, else the XDG state folder.

@@ -268,6 +268,8 @@ pub struct Evidence<'a> {
     pub password: &'a Secret,
     /// The database URL with the new password.
     pub url: &'a Secret,
+    /// From when on consumers may have been taking up the new copies.
+    pub changing_since: Timestamp,
     /// From when on proof counts: the end of the last activation.
     pub since: Timestamp,
 }

@@ -366,6 +366,12 @@ impl RunState {
         last("activate").or_else(|| last("publish")).or_else(|| last("promote"))
     }
 
+    /// When the first copy was about to be written: from then on consumers may restart.
+    pub fn changing_since(&self) -> Option<Timestamp> {
+        let first = |kind: &'static str| self.plan().of_kind(kind).filter_map(|step| self.step(&step.id).started_at).min();
+        first("publish").or_else(|| first("activate"))
+    }
+
     /// The longest time for which the applications can have been unable to log in: from the
     /// start of `install` to the first proof that one of them can, in milliseconds.
     pub fn window_ms(&self) -> Option<u64> {
@@ -410,4 +416,62 @@ fn corrupt(run: RunId, record: &Record, why: &str) -> Error {
     Error::new(Kind::Corrupt, format!("read the journal of the run {run}"))
         .because(format!("entry {} does not fit: {why}", record.seq))
         .hint("the journal is damaged; don't edit it; `pgrotate status ENV` shows which password works")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const STATUSES: [StepStatus; 5] =
+        [StepStatus::Waiting, StepStatus::InFlight, StepStatus::Failed, StepStatus::Parked, StepStatus::Done];
+    const MOVES: [StepMove; 4] = [StepMove::Start, StepMove::Finish, StepMove::Fail, StepMove::Park];
+    const PHASES: [Phase; 4] = [Phase::Running, Phase::Parked, Phase::Aborting, Phase::Finished];
+    const PHASE_MOVES: [PhaseMove; 6] = [
+        PhaseMove::Resume,
+        PhaseMove::Step,
+        PhaseMove::Park,
+        PhaseMove::Abort,
+        PhaseMove::Complete,
+        PhaseMove::CallOff,
+    ];
+
+    /// The whole table in one picture: whatever is not in it is refused.
+    #[test]
+    fn the_table_of_legal_transitions() {
+        let steps = STATUSES.into_iter().flat_map(|from| {
+            MOVES
+                .into_iter()
+                .filter_map(move |by| Some(format!("{from:?} --{by:?}--> {:?}", next_step(from, by)?)))
+        });
+        let phases = PHASES.into_iter().flat_map(|from| {
+            PHASE_MOVES
+                .into_iter()
+                .filter_map(move |by| Some(format!("run {from:?} --{by:?}--> {:?}", next_phase(from, by)?)))
+        });
+        let table: Vec<String> = steps.chain(phases).collect();
+        insta::assert_snapshot!(table.join("\n"), @r"
+        Waiting --Start--> InFlight
+        InFlight --Start--> InFlight
+        InFlight --Finish--> Done
+        InFlight --Fail--> Failed
+        Failed --Start--> InFlight
+        Failed --Park--> Parked
+        Parked --Start--> InFlight
+        run Running --Resume--> Running
+        run Running --Step--> Running
+        run Running --Park--> Parked
+        run Running --Abort--> Aborting
+        run Running --Complete--> Finished
+        run Parked --Resume--> Running
+        run Parked --Abort--> Aborting
+        run Aborting --Resume--> Aborting
+        run Aborting --CallOff--> Finished
+        ");
+    }
+
+    #[test]
+    fn nothing_follows_the_end() {
+        assert!(PHASE_MOVES.into_iter().all(|by| next_phase(Phase::Finished, by).is_none()));
+        assert!(MOVES.into_iter().all(|by| next_step(StepStatus::Done, by).is_none()));
+    }
 }

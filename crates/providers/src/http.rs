@@ -6,8 +6,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use pgrotate_core::{Error, Kind, Result, Retry};
-use reqwest::dns::{Addrs, Name, Resolve, Resolving};
 pub use reqwest::Client;
+use reqwest::dns::{Addrs, Name, Resolve, Resolving};
 use reqwest::{Response, StatusCode, Url, redirect};
 
 /// Time for a connection to be made.

@@ -5,12 +5,29 @@
 //! [`pgrotate_core::provider`], `classify` (the only function that knows the vendor's errors),
 //! and its tests. Outside of the file it has one line in [`registry`].
 
+pub mod aws_secrets_manager;
+pub mod azure;
+pub mod azure_app_service;
+pub mod azure_key_vault;
+pub mod azure_postgres_flexible;
+pub mod changelog;
 pub mod credentials;
+pub mod env_file;
+#[cfg(test)]
+mod fake;
 mod files;
+mod github;
+pub mod github_actions;
+pub mod github_issue;
 pub mod http;
+pub mod http_check;
+pub mod jira;
+pub mod onepassword;
 pub mod postgres;
 pub mod registry;
 pub mod shared;
+mod ticket;
+pub mod webhook;
 
 pub use registry::BuildError;
 pub use shared::Shared;

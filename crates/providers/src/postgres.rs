@@ -146,7 +146,7 @@ impl Authority for Postgres {
 fn statement(user: &str, verifier: &str) -> String {
     format!(
         "begin read write; \
-         set local lock_timeout = '10s'; set local statement_timeout = '20s'; \
+         set local lock_timeout = '5s'; set local statement_timeout = '20s'; \
          select set_config('synchronous_commit', 'on', true) where current_setting('synchronous_commit') = 'off'; \
          alter role {} password {}; \
          commit",

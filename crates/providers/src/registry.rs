@@ -66,12 +66,14 @@ macro_rules! providers {
 providers! {
     /// Builds the vault of record.
     vault -> Vault, VAULTS: {
+        "onepassword" => onepassword::Onepassword,
     }
 }
 
 providers! {
     /// Builds the authority.
     authority -> Authority, AUTHORITIES: {
+        "azure_postgres_flexible" => azure_postgres_flexible::Server,
         "postgres" => postgres::Postgres,
     }
 }
@@ -79,23 +81,35 @@ providers! {
 providers! {
     /// Builds a sink.
     sink -> Sink, SINKS: {
+        "azure_app_service" => azure_app_service::Setting,
+        "azure_key_vault" => azure_key_vault::Copy,
+        "aws_secrets_manager" => aws_secrets_manager::AwsSecretsManager,
+        "github_actions" => github_actions::GithubActions,
+        "env_file" => env_file::EnvFile,
     }
 }
 
 providers! {
     /// Builds a consumer.
     consumer -> Consumer, CONSUMERS: {
+        "azure_app_service" => azure_app_service::App,
     }
 }
 
 providers! {
     /// Builds a verification.
     verification -> Verification, VERIFICATIONS: {
+        "http" => http_check::HttpCheck,
+        "azure_app_service_log" => azure_app_service::Log,
     }
 }
 
 providers! {
     /// Builds a recorder.
     recorder -> Recorder, RECORDERS: {
+        "changelog" => changelog::Changelog,
+        "webhook" => webhook::Webhook,
+        "github_issue" => github_issue::GithubIssue,
+        "jira" => jira::Jira,
     }
 }

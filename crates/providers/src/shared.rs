@@ -8,6 +8,7 @@ use pgrotate_core::database_url::Target;
 use pgrotate_core::env::Clock;
 use serde::Deserialize;
 
+use crate::azure::Accounts;
 use crate::credentials::Credentials;
 
 /// Everything that a provider may need beside its own options.
@@ -26,6 +27,8 @@ pub struct Shared {
     pub ca: Option<Vec<u8>>,
     /// The vendors' settings.
     pub vendors: Vendors,
+    /// Azure's sign-ins; environments that share them sign in once.
+    pub azure: Accounts,
     /// The folder of the configuration file, from which relative paths count.
     pub base: PathBuf,
     /// The door to time.

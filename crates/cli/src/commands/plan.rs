@@ -23,6 +23,7 @@ pub(crate) async fn run(app: &App, args: Args) -> Result<Status, Failure> {
     let rotation = app.rotation(&config, &environment)?;
     let plan = rotation.plan();
     let drift = drift::status(&rotation).await;
+    config.warnings().iter().for_each(|warning| display::warning(warning));
     if app.json {
         display::json(&as_json(&rotation, &plan, &drift));
     } else {
@@ -54,10 +55,9 @@ fn as_text(rotation: &Rotation, plan: &Plan, drift: &Drift) -> String {
         rows.push(row(rows.len() + 1, step.action.kind(), step.action.subject(), &purpose(rotation, plan, step), seen));
     }
     let title = format!(
-        "{} in place: {}\n{} by {}, vault of record {}\n\n",
-        plan.environment,
+        "{}: the password of {}, in place\nauthority {}, vault of record {}\n\n",
+        display::bold(plan.environment.as_str()),
         rotation.target,
-        display::bold("password"),
         plan.authority,
         plan.vault
     );

@@ -73,5 +73,6 @@ pub(crate) async fn other(rotation: &Rotation, id: &str, run: &RunState) -> Resu
     let keys = rotation.keys(run).await?;
     let url = rotation.url.render(&rotation.target, &keys.next);
     let since = run.in_use_since().unwrap_or(run.started_at);
-    own.verify(&Evidence { run: run.run, password: &keys.next, url: &url, since }).await
+    let changing_since = run.changing_since().unwrap_or(since);
+    own.verify(&Evidence { run: run.run, password: &keys.next, url: &url, changing_since, since }).await
 }

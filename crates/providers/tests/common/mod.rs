@@ -20,14 +20,14 @@ use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair};
 use tokio_postgres::{Client, NoTls};
 
 /// The role whose password the tests change.
-pub const USER: &str = "app";
+pub(crate) const USER: &str = "app";
 /// Its password at first.
-pub const PASSWORD: &str = "Zq8xPTkn5VbR2mWc";
+pub(crate) const PASSWORD: &str = "Zq8xPTkn5VbR2mWc";
 /// The database it logs in to.
-pub const DATABASE: &str = "app_db";
+pub(crate) const DATABASE: &str = "app_db";
 
 /// A cluster that runs until it is dropped.
-pub struct Cluster {
+pub(crate) struct Cluster {
     port: u16,
     programs: PathBuf,
     owner: Option<(u32, u32)>,
@@ -38,12 +38,12 @@ pub struct Cluster {
 
 impl Cluster {
     /// Makes a cluster with the role [`USER`] and its database, for a server called `localhost`.
-    pub async fn start() -> Self {
+    pub(crate) async fn start() -> Self {
         Self::start_as("localhost").await
     }
 
     /// The same, with a certificate for another host name.
-    pub async fn start_as(host: &str) -> Self {
+    pub(crate) async fn start_as(host: &str) -> Self {
         let programs = programs();
         let owner = rustix::process::geteuid().is_root().then(postgres_user);
         let folder = tempfile::Builder::new().prefix("pgrotate-test-").tempdir().unwrap();
@@ -57,32 +57,32 @@ impl Cluster {
     }
 
     /// The cluster's own folder.
-    pub fn path(&self, name: &str) -> PathBuf {
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.folder.path().join(name)
     }
 
     /// What the server has logged so far.
-    pub fn log(&self) -> String {
+    pub(crate) fn log(&self) -> String {
         std::fs::read_to_string(self.path("log")).unwrap()
     }
 
     /// Where the role logs in.
-    pub fn target(&self) -> Target {
+    pub(crate) fn target(&self) -> Target {
         Target { host: "localhost".into(), port: self.port, database: DATABASE.into(), user: USER.into() }
     }
 
     /// What providers of this cluster share; its CA is trusted.
-    pub fn shared(&self) -> Shared {
+    pub(crate) fn shared(&self) -> Shared {
         shared(self.target(), TlsMode::VerifyFull, Some(self.ca.clone().into_bytes()))
     }
 
     /// The certificate of the cluster's CA.
-    pub fn ca(&self) -> &str {
+    pub(crate) fn ca(&self) -> &str {
         &self.ca
     }
 
     /// Runs statements as the superuser.
-    pub async fn sql(&self, statements: &str) {
+    pub(crate) async fn sql(&self, statements: &str) {
         let superuser = self.superuser().await.unwrap();
         for statement in statements.split(';').map(str::trim).filter(|statement| !statement.is_empty()) {
             superuser.batch_execute(statement).await.unwrap();
@@ -90,12 +90,12 @@ impl Cluster {
     }
 
     /// One text, asked for by the superuser.
-    pub async fn ask(&self, question: &str) -> String {
+    pub(crate) async fn ask(&self, question: &str) -> String {
         self.superuser().await.unwrap().query_one(question, &[]).await.unwrap().get(0)
     }
 
     /// Stops the server and starts it as a replica of nobody: in recovery for ever.
-    pub async fn demote(&mut self) {
+    pub(crate) async fn demote(&mut self) {
         self.stop("-INT");
         self.write("data/standby.signal", "");
         self.run().await;
@@ -211,10 +211,11 @@ impl Drop for Cluster {
 }
 
 /// What providers share, for a target of a test's choosing.
-pub fn shared(target: Target, mode: TlsMode, ca: Option<Vec<u8>>) -> Shared {
+pub(crate) fn shared(target: Target, mode: TlsMode, ca: Option<Vec<u8>>) -> Shared {
     Shared {
         environment: Environment::from("dev"),
         target,
+        azure: Default::default(),
         database_tls: DatabaseTls { mode, ca_file: None },
         credentials: Credentials::default(),
         http: http::client(None).unwrap(),
@@ -239,7 +240,7 @@ impl Clock for WallClock {
 }
 
 /// A port that nobody has just now.
-pub fn free_port() -> u16 {
+pub(crate) fn free_port() -> u16 {
     std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
 }
 

@@ -1,0 +1,123 @@
+//! The process dies in the middle; the next one finishes.
+
+use std::collections::BTreeMap;
+use std::process::Stdio;
+
+use serde_json::{Value, json};
+
+use crate::lab::Lab;
+
+/// Starts a rotation, holds it at the first request that fits, kills it with SIGKILL there.
+fn kill_at(lab: &Lab, fault: &Value) {
+    lab.fault(fault);
+    let mut process =
+        lab.command(&["rotate", "dev", "--ticket", "OPS-7"]).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+    lab.wait_for("a request that is held", || {
+        lab.requests().iter().any(|request| request["status"].is_null() && request["faulted"] != Value::Bool(false))
+    });
+    process.kill().unwrap();
+    process.wait().unwrap();
+    lab.clear_faults();
+}
+
+fn one_new_version(before: &BTreeMap<String, u64>, after: &BTreeMap<String, u64>) {
+    for id in ["azure_key_vault:database-url", "azure_key_vault:postgres-admin-password"] {
+        assert_eq!(after[id], before[id] + 1, "{id}");
+    }
+    let aws = "aws_secrets_manager:mindwell/dev/postgres/admin-password";
+    assert_eq!(after[aws], before[aws] + 1);
+}
+
+#[test]
+fn killed_in_the_middle_of_publish_it_is_finished_by_resume() {
+    for when in ["before", "after"] {
+        let lab = Lab::new("dev");
+        let (old, before) = (lab.password("dev"), lab.versions("dev"));
+        let request = json!({ "method": "PUT", "path_contains": "/secrets/database-url", "when": when, "kind": "hold" });
+        kill_at(&lab, &request);
+
+        let refused = lab.pgrotate(&["rotate", "dev"]);
+        assert!(refused.text().contains("is not over"), "{}", refused.text());
+        let aborted = lab.pgrotate(&["abort"]);
+        assert!(aborted.text().contains("point of no return"), "{}", aborted.text());
+        let _ = aborted.exits(3);
+
+        lab.pgrotate(&["resume"]).exits(0);
+        lab.everything_is_new("dev", &old);
+        one_new_version(&before, &lab.versions("dev"));
+        let state = lab.state();
+        assert_eq!(state["dev"]["messages"].as_array().unwrap().len(), 1);
+        assert_eq!(state["dev"]["comments"].as_array().unwrap().len(), 1);
+    }
+}
+
+#[test]
+fn killed_after_the_server_may_know_nobody_is_locked_out() {
+    for when in ["before", "after"] {
+        let lab = Lab::new("dev");
+        let old = lab.password("dev");
+        let request = json!({ "method": "PATCH", "path_contains": "flexibleServers", "when": when, "kind": "hold" });
+        kill_at(&lab, &request);
+        let state = lab.pgrotate(&["--json", "status", "dev"]);
+        let server = state.text();
+        assert!(server.contains(r#""state":"current""#) || server.contains(r#""state":"pending""#), "{server}");
+        lab.pgrotate(&["resume"]).exits(0);
+        lab.everything_is_new("dev", &old);
+    }
+}
+
+#[test]
+fn killed_before_the_server_knows_it_can_be_called_off() {
+    let lab = Lab::new("dev");
+    let (old, before) = (lab.password("dev"), lab.state());
+    kill_at(&lab, &json!({ "method": "PATCH", "path_contains": "/items/", "nth": 2, "when": "after", "kind": "hold" }));
+    lab.pgrotate(&["abort"]).exits(0);
+    assert_eq!(lab.password("dev"), old);
+    let after = lab.state();
+    for (id, copy) in before["dev"]["copies"].as_object().unwrap() {
+        assert_eq!(copy["value"], after["dev"]["copies"][id]["value"], "{id}");
+    }
+    lab.pgrotate(&["rotate", "dev"]).exits(0);
+    lab.everything_is_new("dev", &old);
+}
+
+#[test]
+fn a_sink_that_refuses_is_parked_by_name_and_the_rest_is_done() {
+    let lab = Lab::new("dev");
+    let old = lab.password("dev");
+    lab.fault(&json!({ "method": "PUT", "path_contains": "/actions/secrets/DEV_DATABASE_URL", "when": "before",
+        "kind": "status", "status": 403, "times": 100 }));
+    let events = lab.pgrotate(&["--json", "rotate", "dev"]).events(3);
+    let parked: Vec<&Value> = events.iter().filter(|event| event["event"] == "parked").collect();
+    assert_eq!(parked.len(), 1, "{parked:?}");
+    assert_eq!(parked[0]["sink"], "github_actions:DEV_DATABASE_URL");
+    let state = lab.state();
+    let new = state["dev"]["postgres"]["password"].as_str().unwrap();
+    assert_ne!(new, old);
+    assert_eq!(lab.health(&state["dev"]), 200, "the application waits for nobody else");
+    for id in ["github_actions:DEV_POSTGRES_ADMIN_PASSWORD", "azure_key_vault:postgres-admin-password"] {
+        assert_eq!(state["dev"]["copies"][id]["value"], new, "{id}");
+    }
+    assert!(state["dev"]["messages"].as_array().unwrap().is_empty(), "nobody is told that it is done");
+
+    lab.clear_faults();
+    lab.pgrotate(&["resume"]).exits(0);
+    lab.everything_is_new("dev", &old);
+}
+
+#[test]
+fn lost_answers_are_looked_into_and_not_repeated() {
+    let lab = Lab::new("dev");
+    let (old, before) = (lab.password("dev"), lab.versions("dev"));
+    for fault in [
+        json!({ "method": "PUT", "path_contains": "/secrets/database-url", "when": "after", "kind": "drop" }),
+        json!({ "method": "PUT", "path_contains": "config/appsettings", "when": "after", "kind": "drop" }),
+        json!({ "method": "PATCH", "path_contains": "flexibleServers", "when": "after", "kind": "drop" }),
+        json!({ "method": "PATCH", "path_contains": "/items/", "nth": 3, "when": "after", "kind": "drop" }),
+    ] {
+        lab.fault(&fault);
+    }
+    lab.pgrotate(&["rotate", "dev"]).exits(0);
+    lab.everything_is_new("dev", &old);
+    one_new_version(&before, &lab.versions("dev"));
+}

@@ -1,0 +1,11 @@
+//! The real program against the sandbox: a real PostgreSQL, a real application, the vendors'
+//! interfaces. Needs what `make setup` installs.
+
+// A test, helpers included, says what it expects by unwrapping.
+#![allow(clippy::unwrap_used)]
+
+mod lab;
+
+mod bad_input;
+mod crash;
+mod rotation;

@@ -1,0 +1,168 @@
+//! The runbook as one command.
+
+use std::collections::BTreeSet;
+
+use serde_json::Value;
+
+use crate::lab::Lab;
+
+#[test]
+fn dev_staging_and_prod_are_rotated_in_order_and_proven() {
+    let lab = Lab::new("dev,staging,prod");
+    let environments = ["dev", "staging", "prod"];
+    let old = environments.map(|environment| lab.password(environment));
+    let before = lab.state();
+    let events = lab
+        .pgrotate(&["--json", "rotate", "dev", "staging", "prod", "--ticket", "mindwell/ops#12", "--operator", "ana"])
+        .events(0);
+
+    let mut secrets = old.to_vec();
+    for (environment, old) in std::iter::zip(environments, &old) {
+        secrets.push(lab.everything_is_new(environment, old));
+        let finished: Vec<&Value> =
+            events.iter().filter(|event| event["environment"] == environment && event["event"] == "run_finished").collect();
+        assert_eq!(finished.len(), 1);
+        assert_eq!(finished[0]["outcome"], "done");
+    }
+    in_order(&events, &environments);
+    for event in &events {
+        assert!(["ts", "run", "environment", "event"].iter().all(|field| event[field].is_string()), "{event}");
+    }
+    records(&lab, &events);
+    nothing_else_changed(&before, &lab.state());
+
+    let status = lab.pgrotate(&["--json", "status"]).events(0);
+    assert_eq!(status.len(), 3);
+    for (status, environment) in std::iter::zip(&status, environments) {
+        states(&lab, status, environment);
+    }
+    no_leak(&lab, &events, &secrets);
+}
+
+/// An environment begins only after the one before is done.
+fn in_order(events: &[Value], environments: &[&str]) {
+    let order: Vec<&str> = events.iter().map(|event| event["environment"].as_str().unwrap()).collect();
+    let mut seen = order.clone();
+    seen.dedup();
+    assert_eq!(seen, environments);
+    let kinds: BTreeSet<&str> = events.iter().map(|event| event["event"].as_str().unwrap()).collect();
+    let expected = ["check_passed", "run_finished", "run_started", "sink_published", "step_finished", "step_started"];
+    assert_eq!(kinds, BTreeSet::from(expected));
+}
+
+/// Changelog, on-call message, ticket: each once, with run and Secret Id, in the right place.
+fn records(lab: &Lab, events: &[Value]) {
+    let changelog = std::fs::read_to_string(lab.world().join("security-changelog.md")).unwrap();
+    let state = lab.state();
+    for environment in ["dev", "staging", "prod"] {
+        let of_this = |event: &&Value| event["environment"] == environment && event["event"] == "run_started";
+        let run = events.iter().find(of_this).unwrap()["run"].as_str().unwrap();
+        assert_eq!(changelog.matches(run).count(), 1, "{changelog}");
+        assert_eq!(state[environment]["messages"].as_array().unwrap().len(), 1);
+        let comments = state[environment]["comments"].as_array().unwrap();
+        assert_eq!(comments.len(), 1, "{comments:?}");
+        let text = comments[0].to_string();
+        assert!(text.contains(run) && text.contains(&format!("kv-mindwell-{environment}")), "{text}");
+        let version = state[environment]["copies"]["azure_key_vault:database-url"]["version"].as_str().unwrap();
+        assert!(text.contains(version) && changelog.contains(version), "the Secret Id is missing");
+    }
+    assert!(changelog.contains("| ana |") && changelog.contains("mindwell/ops#12"));
+}
+
+/// One new version each, and one restart.
+fn nothing_else_changed(before: &Value, after: &Value) {
+    for environment in ["dev", "staging", "prod"] {
+        let copies = |state: &Value, id: &str| state[environment]["copies"][id]["versions"].as_u64().unwrap();
+        for id in ["azure_key_vault:database-url", "azure_key_vault:postgres-admin-password"] {
+            assert_eq!(copies(after, id), copies(before, id) + 1, "{id} of {environment}");
+        }
+        let aws = format!("aws_secrets_manager:mindwell/{environment}/postgres/admin-password");
+        assert_eq!(copies(after, &aws), copies(before, &aws) + 1);
+        let starts = |state: &Value| state[environment]["app"]["starts"].as_u64().unwrap();
+        assert_eq!(starts(after), starts(before) + 1, "{environment} was started more than once");
+    }
+}
+
+/// `status` and the sandbox agree about every copy.
+fn states(lab: &Lab, status: &Value, environment: &str) {
+    assert_eq!(status["environment"], environment);
+    let state = lab.state();
+    let known: BTreeSet<&String> = state[environment]["copies"].as_object().unwrap().keys().collect();
+    let copies = status["copies"].as_array().unwrap();
+    let named: BTreeSet<String> = copies.iter().map(|copy| copy["id"].as_str().unwrap().to_owned()).collect();
+    assert_eq!(known.into_iter().cloned().collect::<BTreeSet<_>>(), named);
+    for copy in copies {
+        let id = copy["id"].as_str().unwrap();
+        let expected = if id.starts_with("github_actions:") { "unseen" } else { "current" };
+        assert_eq!(copy["state"], expected, "{copy}");
+    }
+    assert_eq!(status["server"]["state"], "current");
+}
+
+fn no_leak(lab: &Lab, events: &[Value], secrets: &[String]) {
+    let output = events.iter().map(Value::to_string).collect::<String>();
+    for secret in secrets {
+        assert!(!output.contains(secret), "the output holds a password");
+        lab.nowhere_in(&lab.state_folder(), secret);
+        lab.nowhere_in(&lab.world().join("logs"), secret);
+        let changelog = std::fs::read_to_string(lab.world().join("security-changelog.md")).unwrap();
+        assert!(!changelog.contains(secret));
+        let told = lab.state();
+        for environment in ["dev", "staging", "prod"] {
+            let texts = format!("{}{}", told[environment]["messages"], told[environment]["comments"]);
+            assert!(!texts.contains(secret), "a message holds a password");
+        }
+    }
+}
+
+#[test]
+fn a_person_sees_the_plan_the_progress_and_the_result() {
+    let lab = Lab::new("dev");
+    let plan = lab.pgrotate(&["plan", "dev"]).exits(0);
+    assert!(plan.contains("189 bits"), "{plan}");
+    let again = lab.pgrotate(&["plan", "dev"]).exits(0);
+    let hash = |text: &str| text.lines().find(|line| line.starts_with("plan: ")).unwrap().to_owned();
+    assert_eq!(hash(&plan), hash(&again), "the same plan has the same hash");
+
+    let old = lab.password("dev");
+    let run = lab.pgrotate(&["rotate", "dev"]);
+    let text = run.text();
+    let out = run.exits(0);
+    assert!(out.contains("azure_key_vault:database-url") && out.contains("could not log in for at most"), "{text}");
+    assert!(text.contains("unseen"), "GitHub's values can't be seen, and that is said: {text}");
+    assert!(!text.contains('\u{1b}'), "no colour where there is no terminal");
+    lab.everything_is_new("dev", &old);
+
+    let history = lab.pgrotate(&["--json", "history"]).events(0);
+    assert_eq!(history[0]["outcome"], "done");
+    assert_eq!(history[0]["operator"], "tester");
+    let id = history[0]["run"].as_str().unwrap();
+    assert!(lab.pgrotate(&["history", id]).exits(0).contains("publish/azure_app_service:DATABASE_URL"));
+    assert!(lab.pgrotate(&["resume", id]).text().contains("it is over"));
+    let text = lab.pgrotate(&["resume"]).text();
+    assert!(text.contains("every run is over"), "{text}");
+}
+
+#[test]
+fn a_second_rotation_is_as_good_as_the_first() {
+    let lab = Lab::new("dev");
+    for _ in 0..2 {
+        let old = lab.password("dev");
+        lab.pgrotate(&["rotate", "dev", "--ticket", "OPS-12"]).exits(0);
+        lab.everything_is_new("dev", &old);
+    }
+    let state = lab.state();
+    assert_eq!(state["dev"]["messages"].as_array().unwrap().len(), 2);
+    assert_eq!(state["dev"]["comments"].as_array().unwrap().len(), 2);
+}
+
+#[test]
+fn drift_is_seen() {
+    let lab = Lab::new("dev");
+    lab.set("key_vault", "value", &serde_json::json!({ "secret": "postgres-admin-password", "value": "SomebodyElse1" }));
+    let status = lab.pgrotate(&["--json", "status", "dev"]).events(4);
+    let copy = status[0]["copies"].as_array().unwrap().iter().find(|copy| copy["id"] == "azure_key_vault:postgres-admin-password");
+    assert_eq!(copy.unwrap()["state"], "stale");
+    lab.pgrotate(&["rotate", "dev"]).exits(0);
+    let _ = lab.pgrotate(&["status", "dev"]).exits(0);
+}

@@ -1,0 +1,167 @@
+//! The SDK's client, set up as this program wants it: ring, the configured CA, no retries of
+//! its own, no plain HTTP to other machines.
+
+use std::time::Duration;
+
+use aws_config::profile::ProfileFileCredentialsProvider;
+use aws_config::provider_config::ProviderConfig;
+use aws_config::retry::RetryConfig;
+use aws_config::timeout::TimeoutConfig;
+use aws_config::{AppName, BehaviorVersion, ConfigLoader, Region};
+use aws_credential_types::Credentials;
+use aws_sdk_secretsmanager::Client;
+use aws_sdk_secretsmanager::config::interceptors::BeforeTransmitInterceptorContextRef;
+use aws_sdk_secretsmanager::config::{Builder, ConfigBag, Intercept, RuntimeComponents, SharedHttpClient};
+use aws_sdk_secretsmanager::error::BoxError;
+use aws_smithy_http_client::tls::rustls_provider::CryptoMode;
+use aws_smithy_http_client::tls::{Provider, TlsContext, TrustStore};
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use pgrotate_core::{Error, Kind, Result};
+
+use crate::http;
+use crate::shared::Shared;
+
+/// As with the shared HTTP client.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// Makes a client from the AWS configuration chain. Finds the region, and no credentials yet.
+///
+/// # Errors
+/// When no region is known.
+pub(super) async fn connect(shared: &Shared, secret: &str) -> Result<Client> {
+    let http = https(shared)?;
+    let timeouts =
+        TimeoutConfig::builder().connect_timeout(CONNECT_TIMEOUT).operation_attempt_timeout(REQUEST_TIMEOUT);
+    let mut loader = aws_config::defaults(BehaviorVersion::latest())
+        .http_client(http.clone())
+        .timeout_config(timeouts.build())
+        .app_name(AppName::new("pgrotate").expect("the name has only letters"));
+    let region = region(shared, secret);
+    if let Some(region) = region.clone() {
+        loader = loader.region(region);
+    }
+    if let Some(endpoint) = &shared.vendors.aws.endpoint {
+        loader = loader.endpoint_url(endpoint);
+    }
+    let config = with_credentials(loader, shared, region, http).load().await;
+    if config.region().is_none() {
+        return Err(Error::new(Kind::Config, "reach AWS Secrets Manager")
+            .because("no region is configured")
+            .hint("set `region` under [aws] in the configuration, or AWS_REGION"));
+    }
+    // The executor repeats what may be repeated, with the journal knowing of it.
+    let config = Builder::from(&config).retry_config(RetryConfig::disabled()).interceptor(NoPlainHttp);
+    Ok(Client::from_conf(config.build()))
+}
+
+/// The configured region, else that of the secret's ARN, else the environment's.
+pub(super) fn region(shared: &Shared, secret: &str) -> Option<Region> {
+    let of_arn = || match secret.split(':').collect::<Vec<_>>()[..] {
+        ["arn", _, "secretsmanager", region, ..] if !region.is_empty() => Some(region.to_owned()),
+        _ => None,
+    };
+    let configured = shared.vendors.aws.region.clone().or_else(of_arn);
+    let variables =
+        || ["AWS_REGION", "AWS_DEFAULT_REGION"].iter().find_map(|name| shared.credentials.plain(name));
+    configured.or_else(variables).map(Region::new)
+}
+
+/// A configured profile counts before the environment, as with `aws --profile`; keys of the
+/// credentials file stand in for those of the environment.
+fn with_credentials(
+    loader: ConfigLoader,
+    shared: &Shared,
+    region: Option<Region>,
+    http: SharedHttpClient,
+) -> ConfigLoader {
+    if let Some(profile) = &shared.vendors.aws.profile {
+        let config = ProviderConfig::without_region().with_region(region).with_http_client(http);
+        let provider =
+            ProfileFileCredentialsProvider::builder().configure(&config).profile_name(profile).build();
+        return loader.profile_name(profile).credentials_provider(provider);
+    }
+    let keys = (shared.credentials.get("AWS_ACCESS_KEY_ID"), shared.credentials.get("AWS_SECRET_ACCESS_KEY"));
+    let (Some(id), Some(key)) = keys else { return loader };
+    let session = shared.credentials.get("AWS_SESSION_TOKEN").map(|token| token.expose().to_owned());
+    loader.credentials_provider(Credentials::new(id.expose(), key.expose(), session, None, "variables"))
+}
+
+fn https(shared: &Shared) -> Result<SharedHttpClient> {
+    let mut trusted = TrustStore::default();
+    for pem in shared.ca.as_deref().map(accepted).unwrap_or_default() {
+        trusted.add_pem_certificate(pem);
+    }
+    let context = TlsContext::builder()
+        .with_trust_store(trusted)
+        .build()
+        .map_err(|_| Error::internal("the AWS client could not be built"))?;
+    Ok(aws_smithy_http_client::Builder::new()
+        .tls_provider(Provider::Rustls(CryptoMode::Ring))
+        .tls_context(context)
+        .build_https())
+}
+
+/// The certificates of a PEM file that TLS can use, one PEM text each: the SDK would panic
+/// over another one.
+fn accepted(pem: &[u8]) -> Vec<String> {
+    use rustls::pki_types::{CertificateDer, pem::PemObject};
+    let certificates = CertificateDer::pem_slice_iter(pem).flatten();
+    let usable = certificates.filter(|der| rustls::RootCertStore::empty().add(der.clone()).is_ok());
+    usable
+        .map(|der| {
+            format!("-----BEGIN CERTIFICATE-----\n{}\n-----END CERTIFICATE-----\n", STANDARD.encode(&der))
+        })
+        .collect()
+}
+
+/// Refuses a request by plain HTTP to another machine, wherever its endpoint was configured.
+#[derive(Debug)]
+struct NoPlainHttp;
+
+impl Intercept for NoPlainHttp {
+    fn name(&self) -> &'static str {
+        "NoPlainHttp"
+    }
+
+    fn read_before_transmit(
+        &self,
+        context: &BeforeTransmitInterceptorContextRef<'_>,
+        _components: &RuntimeComponents,
+        _config: &mut ConfigBag,
+    ) -> Result<(), BoxError> {
+        http::endpoint(context.request().uri()).map(drop).map_err(BoxError::from)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A certificate for a test's authority, whose key nobody has; valid until 2126.
+    const CA: &str = "\
+-----BEGIN CERTIFICATE-----\n\
+MIIBcTCCARegAwIBAgIUAJyA8TfHP0nnXjzjrbHC8c/xP9cwCgYIKoZIzj0EAwIw\n\
+DTELMAkGA1UEAwwCY2EwIBcNMjYxMTIzMjMzNjQ2WhgPMjEyNjEwMzAyMzM2NDZa\n\
+MA0xCzAJBgNVBAMMAmNhMFkwEwYHKoZIzj0CAQYIKoZIzj0DAQcDQgAEWwuDJXMR\n\
+B2Sli/gQAdAV5WBtOFZkSWmZ1YVw8HfXy2rsQCUzScHPkX4B+FWp0xTnrqkUCL2l\n\
+e4ABY3lUzoF4yqNTMFEwHQYDVR0OBBYEFHBDP62HqGFel/vk3Ol8IEJuecyaMB8G\n\
+A1UdIwQYMBaAFHBDP62HqGFel/vk3Ol8IEJuecyaMA8GA1UdEwEB/wQFMAMBAf8w\n\
+CgYIKoZIzj0EAwIDSAAwRQIgXNfZXPmpGGrYXGtnYRuSv5LIK0CDOoUtsB8mZkhp\n\
+nRcCIQCzExgFEp7rGoZtfGdF9Hd5wtVvrbRAF0OtdVehj06rIQ==\n\
+-----END CERTIFICATE-----\n\
+";
+
+    #[test]
+    fn certificates_that_tls_can_not_use_are_left_out() {
+        let broken = "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n";
+        let pem = format!("words\n{broken}{CA}more words\n{CA}");
+        let accepted = accepted(pem.as_bytes());
+        assert_eq!(accepted.len(), 2);
+        // The SDK reads each of them with this and panics if it can't.
+        for one in accepted {
+            http::tls_config(Some(one.as_bytes())).unwrap();
+        }
+    }
+}

@@ -1,0 +1,355 @@
+//! Azure: one sign-in for all of its providers, and the road to the resource manager.
+//!
+//! # Who signs in
+//!
+//! The first of these that is configured is used, and no other is tried instead of it:
+//!
+//! 1. a service principal: `AZURE_CLIENT_ID`, `AZURE_CLIENT_SECRET` and the tenant
+//! 2. a workload identity: `AZURE_CLIENT_ID`, `AZURE_FEDERATED_TOKEN_FILE` and the tenant
+//! 3. whoever is logged in to the Azure CLI (`az login`); where that gives no token and
+//!    `AZURE_CLIENT_ID`, `IDENTITY_ENDPOINT` or `MSI_ENDPOINT` hints at one, the managed identity of
+//!    the machine
+//!
+//! The tenant is `[azure] tenant`, else `AZURE_TENANT_ID`; the Azure CLI knows its own.
+//! `AZURE_AUTHORITY_HOST` names another sign-in service; without it, it is the one of the cloud to
+//! which the resource manager belongs. Microsoft's `azure_identity` does the signing in and takes
+//! https only; its instance discovery does not exist in the Rust edition.
+//!
+//! # What goes through here
+//!
+//! Resource manager calls run through `azure_core`'s pipeline with its retries off: it would replay
+//! a PUT or PATCH whose answer was lost, which is for the run's executor to decide. A 401 alone is
+//! answered by one more try with a fresh token, because nothing can have happened.
+
+mod answer;
+mod carrier;
+mod credential;
+mod operation;
+mod rights;
+#[cfg(test)]
+pub(crate) mod testing;
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use azure_core::Bytes;
+use azure_core::http::policies::Policy;
+use azure_core::http::policies::auth::BearerTokenAuthorizationPolicy;
+use azure_core::http::{
+    ClientOptions, Context, Method, Pipeline, PipelineSendOptions, Request, RetryOptions, Transport,
+    UserAgentOptions,
+};
+use azure_security_keyvault_secrets::{SecretClient, SecretClientOptions};
+use pgrotate_core::{Error, Kind, Result, Secret};
+use reqwest::Url;
+use zeroize::Zeroizing;
+
+pub(crate) use self::answer::{Answer, Failure, explain, quoted_after, show_code};
+use self::carrier::Carrier;
+use self::credential::Credential;
+pub(crate) use self::operation::{End, Operation, Pace};
+pub(crate) use self::rights::missing_rights;
+use crate::http::{self, Effect};
+use crate::shared::Shared;
+
+/// Time for an ordinary request.
+const TIMEOUT: Duration = Duration::from_secs(60);
+/// Time for a request that waits for an application to start. The resource manager itself gives
+/// up after about four minutes.
+const PATIENT_TIMEOUT: Duration = Duration::from_secs(300);
+
+/// The sign-ins of a process. Clones share them, so that the environments of one configuration
+/// sign in once.
+#[derive(Clone, Default)]
+pub struct Accounts(Arc<Mutex<BTreeMap<[String; 3], Arc<Account>>>>);
+
+impl fmt::Debug for Accounts {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Accounts(hidden)")
+    }
+}
+
+/// One identity in one cloud, with the connections that it uses.
+pub(crate) struct Account {
+    resource_manager: Url,
+    credential: Arc<Credential>,
+    http: reqwest::Client,
+    pipeline: Pipeline,
+    patient_pipeline: Pipeline,
+    vaults: Mutex<BTreeMap<String, Arc<SecretClient>>>,
+}
+
+/// The account that an environment's settings describe. Signs in only when it is first used.
+///
+/// # Errors
+/// When an endpoint can't be used.
+pub(crate) fn account(shared: &Shared) -> Result<Arc<Account>> {
+    let settings = &shared.vendors.azure;
+    let plain = |name: &str| shared.credentials.plain(name);
+    let key = [
+        settings.resource_manager.clone(),
+        settings.tenant.clone().or_else(|| plain("AZURE_TENANT_ID")).unwrap_or_default(),
+        plain("AZURE_AUTHORITY_HOST").unwrap_or_default(),
+    ];
+    let mut accounts = shared.azure.0.lock().expect("no holder of this lock panics");
+    if let Some(account) = accounts.get(&key) {
+        return Ok(Arc::clone(account));
+    }
+    let account = Arc::new(Account::new(shared)?);
+    accounts.insert(key, Arc::clone(&account));
+    Ok(account)
+}
+
+impl Account {
+    fn new(shared: &Shared) -> Result<Self> {
+        let resource_manager = tls_endpoint(&shared.vendors.azure.resource_manager)?;
+        let credential = Arc::new(Credential::new(shared, &resource_manager)?);
+        let pipeline = |timeout| {
+            let scope = scope_of(&resource_manager);
+            let policy: Arc<dyn Policy> =
+                Arc::new(BearerTokenAuthorizationPolicy::new(credential.clone(), [scope]));
+            Pipeline::new(
+                Some(env!("CARGO_PKG_NAME")),
+                Some(env!("CARGO_PKG_VERSION")),
+                client_options(&shared.http, timeout),
+                Vec::new(),
+                vec![policy],
+                None,
+            )
+        };
+        Ok(Self {
+            pipeline: pipeline(TIMEOUT),
+            patient_pipeline: pipeline(PATIENT_TIMEOUT),
+            credential,
+            http: shared.http.clone(),
+            resource_manager,
+            vaults: Mutex::default(),
+        })
+    }
+
+    /// The URL of a resource: `provider` is its namespace, type and name, and what follows.
+    pub(crate) fn resource(&self, subscription: &str, group: &str, provider: &[&str]) -> Url {
+        let mut url = self.resource_manager.clone();
+        let head = ["subscriptions", subscription, "resourceGroups", group, "providers"];
+        extend(&mut url, head.iter().chain(provider));
+        url
+    }
+
+    /// Sends a call to the resource manager.
+    ///
+    /// # Errors
+    /// When no answer comes, or one that is not a success, in the words of `operation`.
+    pub(crate) async fn send(&self, call: Call, operation: &str) -> Result<Answer> {
+        let effect = call.effect;
+        let answer = self.exchange(call, operation).await?;
+        if answer.is_success() { Ok(answer) } else { Err(answer.classify(effect, operation)) }
+    }
+
+    /// Sends a call to the resource manager and gives whatever it answers.
+    ///
+    /// # Errors
+    /// When no answer comes.
+    pub(crate) async fn exchange(&self, call: Call, operation: &str) -> Result<Answer> {
+        let mut tries = 0;
+        loop {
+            tries += 1;
+            let answer = self.exchange_once(&call, operation).await?;
+            if answer.status() != 401 || tries > 1 {
+                return Ok(answer);
+            }
+            self.credential.forget(&scope_of(&self.resource_manager));
+        }
+    }
+
+    async fn exchange_once(&self, call: &Call, operation: &str) -> Result<Answer> {
+        let mut request = Request::new(call.url.clone(), call.method);
+        request.insert_header("accept", "application/json");
+        if let Some(body) = &call.body {
+            request.insert_header("content-type", "application/json");
+            request.set_body(body.clone());
+        }
+        let pipeline = if call.patient { &self.patient_pipeline } else { &self.pipeline };
+        let options = PipelineSendOptions { skip_checks: true, ..Default::default() };
+        let sent = pipeline.send(&Context::new(), &mut request, Some(options)).await;
+        sent.map(Answer::new).map_err(|error| explain(&error, call.effect, operation))
+    }
+
+    /// A token for an App Service's SCM site, as the value of an `Authorization` header.
+    pub(crate) async fn scm_authorization(&self) -> Result<Zeroizing<String>> {
+        let host = self.resource_manager.host_str().unwrap_or_default();
+        // The sovereign clouds have no audience of App Service's own.
+        let scope = match sovereign(host) {
+            Some(_) => scope_of(&self.resource_manager),
+            None => "https://appservice.azure.com/.default".to_owned(),
+        };
+        let token = self.credential.token(&scope).await?;
+        Ok(Zeroizing::new(format!("Bearer {}", token.expose())))
+    }
+
+    /// The HTTP client, for what is no resource manager call.
+    pub(crate) fn http(&self) -> &reqwest::Client {
+        &self.http
+    }
+
+    /// The client of one vault; all copies in it share its sign-in.
+    ///
+    /// # Errors
+    /// When the vault's URL can't be used.
+    pub(crate) fn secrets(&self, vault_url: &str) -> Result<Arc<SecretClient>> {
+        let mut vaults = self.vaults.lock().expect("no holder of this lock panics");
+        if let Some(client) = vaults.get(vault_url) {
+            return Ok(Arc::clone(client));
+        }
+        let url = tls_endpoint(vault_url)?;
+        let options = SecretClientOptions {
+            client_options: client_options(&self.http, TIMEOUT),
+            // A vault on this machine names Azure's own audience. Everywhere else the vault must
+            // belong to the domain for which it wants a token.
+            verify_challenge_resource: Some(!is_loopback(&url)),
+            ..Default::default()
+        };
+        let client = SecretClient::new(url.as_str(), self.credential.clone(), Some(options))
+            .map_err(|_| Error::internal("the Key Vault client could not be built"))?;
+        let client = Arc::new(client);
+        vaults.insert(vault_url.to_owned(), Arc::clone(&client));
+        Ok(client)
+    }
+
+    /// Whether a URL that the resource manager handed out leads back to it. A token goes along.
+    pub(crate) fn vouches_for(&self, url: &Url) -> bool {
+        let own = self.resource_manager.host_str().unwrap_or_default();
+        let host = url.host_str().unwrap_or_default();
+        let related =
+            host.eq_ignore_ascii_case(own) || host.to_ascii_lowercase().ends_with(&format!(".{own}"));
+        url.scheme() == "https" && (related || is_loopback(url) && is_loopback(&self.resource_manager))
+    }
+
+    /// Drops the Key Vault token, after a vault has refused it.
+    pub(crate) fn forget_tokens(&self) {
+        self.credential.forget_all();
+    }
+}
+
+/// One call to the resource manager.
+pub(crate) struct Call {
+    method: Method,
+    url: Url,
+    body: Option<Bytes>,
+    effect: Effect,
+    patient: bool,
+}
+
+impl Call {
+    /// A read.
+    pub(crate) fn get(url: Url) -> Self {
+        Self { method: Method::Get, url, body: None, effect: Effect::Reads, patient: false }
+    }
+
+    /// A read that the resource manager wants as a POST, because it shows secrets.
+    pub(crate) fn list(url: Url) -> Self {
+        Self { method: Method::Post, ..Self::get(url) }
+    }
+
+    /// An action.
+    pub(crate) fn post(url: Url) -> Self {
+        Self { effect: Effect::Writes, ..Self::list(url) }
+    }
+
+    /// A change of parts of a resource.
+    pub(crate) fn patch(url: Url, body: Zeroizing<Vec<u8>>) -> Self {
+        Self { method: Method::Patch, ..Self::put(url, body) }
+    }
+
+    /// A replacement of a resource.
+    pub(crate) fn put(url: Url, body: Zeroizing<Vec<u8>>) -> Self {
+        // The bytes stay in the wiped container until the last holder has sent them.
+        let body = Some(Bytes::from_owner(body));
+        Self { method: Method::Put, body, ..Self::post(url) }
+    }
+
+    /// With time for an application to start.
+    #[must_use]
+    pub(crate) fn patient(self) -> Self {
+        Self { patient: true, ..self }
+    }
+}
+
+/// The URL of something below a resource, in an API version.
+pub(crate) fn below(resource: &Url, path: &[&str], api_version: &str) -> Url {
+    let mut url = resource.clone();
+    extend(&mut url, path.iter());
+    url.query_pairs_mut().append_pair("api-version", api_version);
+    url
+}
+
+fn extend<'a>(url: &mut Url, segments: impl Iterator<Item = &'a &'a str>) {
+    url.path_segments_mut().expect("an https URL has a path").pop_if_empty().extend(segments);
+}
+
+/// Makes sure that a name from the configuration is one segment of a URL and nothing else.
+///
+/// # Errors
+/// Names the option.
+pub(crate) fn checked_name<'a>(option: &str, name: &'a str) -> Result<&'a str> {
+    let fits = |character: char| character.is_alphanumeric() || "-_.()".contains(character);
+    if !name.is_empty() && name.chars().all(fits) && !name.starts_with('.') {
+        return Ok(name);
+    }
+    Err(Error::new(Kind::Config, format!("use {name:?} as `{option}`"))
+        .because("Azure has no such names")
+        .hint("give the name alone, without path or URL"))
+}
+
+fn client_options(http: &reqwest::Client, timeout: Duration) -> ClientOptions {
+    ClientOptions {
+        transport: Some(Transport::new(Arc::new(Carrier::new(http.clone(), timeout)))),
+        retry: RetryOptions::none(),
+        // Only a short word: `azure_core` panics at anything else.
+        user_agent: UserAgentOptions { application_id: Some("pgrotate".into()) },
+        ..Default::default()
+    }
+}
+
+/// Microsoft's crates send no token over plain HTTP, not even to this machine.
+fn tls_endpoint(text: &str) -> Result<Url> {
+    let url = http::endpoint(text)?;
+    if url.scheme() == "https" {
+        return Ok(url);
+    }
+    Err(Error::new(Kind::Config, "use a configured Azure endpoint")
+        .because("Microsoft's libraries send tokens over https only")
+        .hint("write https://, and name the CA's file where the system does not know it"))
+}
+
+/// The scope of a token for a service.
+fn scope_of(endpoint: &Url) -> String {
+    format!("{}/.default", endpoint.as_str().trim_end_matches('/'))
+}
+
+/// The sign-in service of a sovereign cloud, by its resource manager's host.
+fn sovereign(host: &str) -> Option<&'static str> {
+    match host {
+        _ if host.ends_with(".usgovcloudapi.net") => Some("https://login.microsoftonline.us"),
+        _ if host.ends_with(".chinacloudapi.cn") => Some("https://login.chinacloudapi.cn"),
+        _ => None,
+    }
+}
+
+fn is_loopback(url: &Url) -> bool {
+    match url.host() {
+        Some(url::Host::Domain(name)) => name == "localhost" || name.ends_with(".localhost"),
+        Some(url::Host::Ipv4(address)) => address.is_loopback(),
+        Some(url::Host::Ipv6(address)) => address.is_loopback(),
+        None => false,
+    }
+}
+
+/// A secret as JSON text, quotes included.
+pub(crate) fn json_text(secret: &Secret) -> Zeroizing<String> {
+    Zeroizing::new(serde_json::to_string(secret.expose()).expect("a text is always valid JSON"))
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,285 @@
+//! One setting of an application, as a copy.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use futures::lock::Mutex;
+use pgrotate_core::journal::{Effect as Did, Outcome};
+use pgrotate_core::provider::{Capabilities, Content, Finding, Inspection, Seen, Severity, Sink};
+use pgrotate_core::value::Update;
+use pgrotate_core::{CopyId, Error, Kind, Result, Secret};
+use serde::Deserialize;
+use serde_json::Value;
+
+use super::Site;
+use super::reference::{Pointer, Reference, Statuses};
+use super::settings::Settings;
+use crate::azure::{self, Account, Call, End, Operation, Pace};
+use crate::shared::Shared;
+
+/// Time for the hosting kinds that carry a change out after their answer.
+const OPERATION_LIMIT: Duration = Duration::from_secs(120);
+
+/// `[[sinks]] kind = "azure_app_service"`
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Options {
+    /// The subscription's id.
+    pub subscription: String,
+    /// The resource group.
+    pub resource_group: String,
+    /// The application's name.
+    pub app: String,
+    /// The slot; the production site if left out.
+    #[serde(default)]
+    pub slot: Option<String>,
+    /// The setting's name.
+    pub setting: String,
+}
+
+/// One setting of one application or slot.
+pub struct Setting {
+    id: CopyId,
+    site: Site,
+    name: String,
+    /// What was there before a change whose answer was lost. Without it a repeat could not prove
+    /// that the rest is as before.
+    before: Mutex<Option<Settings>>,
+}
+
+impl Setting {
+    /// Binds the copy. Nothing is asked of Azure yet.
+    ///
+    /// # Errors
+    /// When a name can't be one of Azure's.
+    pub fn new(name: Option<String>, options: Options, shared: Arc<Shared>) -> Result<Self> {
+        let Options { subscription, resource_group, app, slot, setting } = options;
+        if setting.trim().is_empty() {
+            return Err(Error::new(Kind::Config, "use an empty `setting`").because("a setting has a name"));
+        }
+        Ok(Self {
+            id: CopyId::new(format!("azure_app_service:{}", name.as_ref().unwrap_or(&setting))),
+            site: Site::new(subscription, resource_group, app, slot, shared)?,
+            name: setting,
+            before: Mutex::default(),
+        })
+    }
+
+    fn seen(&self, settings: &Settings) -> Seen {
+        let content = match settings.get(&self.name) {
+            None => Content::Absent,
+            Some(value) => match Pointer::read(value) {
+                None => Content::Value(value.clone()),
+                Some(Pointer::To(reference)) => Content::Reference(reference.to_string()),
+                Some(Pointer::Unreadable) => {
+                    Content::Reference("a Key Vault reference that can't be read".into())
+                }
+            },
+        };
+        Seen { content, version: None, updated_at: None }
+    }
+
+    fn found(&self, severity: Severity, what: impl Into<String>) -> Finding {
+        Finding::new(severity, self.id.as_str(), what)
+    }
+
+    /// What stands in the way of the setting as it is.
+    async fn judge(&self, account: &Account, settings: &Settings) -> Result<Vec<Finding>> {
+        let Some(value) = settings.get(&self.name) else { return self.absent(account, settings).await };
+        match Pointer::read(value) {
+            None => Ok(Vec::new()),
+            Some(Pointer::Unreadable) => Ok(vec![
+                self.found(Severity::Blocks, "it holds a Key Vault reference that can't be read")
+                    .mend("correct the reference by hand"),
+            ]),
+            Some(Pointer::To(reference)) if reference.version.is_some() => {
+                Ok(vec![self.found(Severity::Blocks, pinned(&reference)).mend(UNPIN)])
+            }
+            Some(Pointer::To(_)) => {
+                let statuses = Statuses::read(&self.site, account).await?;
+                let broken = statuses.of_setting(&self.name).filter(|status| !status.is_resolved());
+                Ok(Vec::from_iter(broken.map(|status| {
+                    let what = format!("its Key Vault reference gives no value: {}", status.status);
+                    self.found(Severity::Blocks, what).mend(status.mend())
+                })))
+            }
+        }
+    }
+
+    /// What a missing setting means: a new one, unless it lives elsewhere.
+    async fn absent(&self, account: &Account, settings: &Settings) -> Result<Vec<Finding>> {
+        if let Some(other) = settings.like(&self.name) {
+            let what = format!("there is no such setting, but one that is called {other}");
+            return Ok(vec![
+                self.found(Severity::Blocks, what).mend("correct `setting` in the configuration"),
+            ]);
+        }
+        let operation = format!("list the connection strings of {}", self.site.name());
+        let url = self.site.url(account, &["config", "connectionstrings", "list"]);
+        let answer = account.send(Call::list(url), &operation).await?;
+        let strings: Value = answer.json(&operation)?;
+        if strings["properties"].get(&self.name).is_some() {
+            let what = "there is no such setting; it is a connection string, which pgrotate does not change";
+            let mend = "make it an app setting, or take this sink out of the configuration";
+            return Ok(vec![self.found(Severity::Blocks, what).mend(mend)]);
+        }
+        let what = "there is no such setting yet; the run would make it";
+        Ok(vec![self.found(Severity::Warning, what).mend("is the name right?")])
+    }
+
+    /// Each slot has settings of its own, and a swap brings them into production.
+    async fn slots(&self, account: &Account) -> Result<Vec<Finding>> {
+        if self.site.slot.is_some() {
+            return Ok(Vec::new());
+        }
+        let operation = format!("list the slots of {}", self.site.name());
+        let answer = match account.send(Call::get(self.site.url(account, &["slots"])), &operation).await {
+            Ok(answer) => answer,
+            Err(error) if error.kind() == Kind::Forbidden => {
+                return Ok(vec![
+                    self.found(Severity::Unseen, "whether the application has slots can't be seen"),
+                ]);
+            }
+            Err(error) => return Err(error),
+        };
+        let list: Value = answer.json(&operation)?;
+        let names = list["value"].as_array().into_iter().flatten().filter_map(|slot| slot["name"].as_str());
+        let names: Vec<&str> = names.map(|name| name.rsplit('/').next().unwrap_or(name)).collect();
+        if names.is_empty() {
+            return Ok(Vec::new());
+        }
+        let what = format!("the application has slots with settings of their own: {}", names.join(", "));
+        Ok(vec![
+            self.found(Severity::Note, what).mend("name each that holds the password as a sink with `slot`"),
+        ])
+    }
+
+    async fn write(&self, account: &Account, settings: &Settings) -> Result<()> {
+        let operation = format!("write the setting {} of {}", self.name, self.site.name());
+        let url = self.site.url(account, &["config", "appsettings"]);
+        let answer = account.send(Call::put(url, settings.body()), &operation).await?;
+        if answer.status() != 202 {
+            return Ok(());
+        }
+        let Some(announced) = Operation::announced(account, &answer, &operation)? else { return Ok(()) };
+        let mut pace = Pace::new(&*self.site.shared.clock, OPERATION_LIMIT);
+        match announced.follow(account, &mut pace, &operation).await? {
+            // What can't be asked about shows in the list that comes next.
+            End::Succeeded(_) | End::Untold(_) => Ok(()),
+            End::Failed { failure, .. } => Err(Error::new(Kind::ServerFault, operation)
+                .because(format!(
+                    "Azure accepted the change and then failed{}",
+                    azure::show_code(&failure.code)
+                ))
+                .unknown()),
+        }
+    }
+
+    /// Proves that the setting is as wanted and every other one as before.
+    fn prove(&self, before: &Settings, after: &Settings, value: &Secret) -> Result<()> {
+        let operation = format!("confirm the setting {} of {}", self.name, self.site.name());
+        if after.get(&self.name) != Some(value) {
+            return Err(Error::new(Kind::Conflict, operation)
+                .because("it does not hold what was written; somebody else may be writing too")
+                .unknown());
+        }
+        let others = before.differences(after, &self.name);
+        if others.is_empty() {
+            return Ok(());
+        }
+        let hint = "somebody else writes this application's settings, and one of the two changes may be lost: \
+                    compare them, then `pgrotate resume`";
+        Err(Error::new(Kind::Conflict, operation)
+            .because(format!("other settings changed while it was written: {}", others.join(", ")))
+            .hint(hint))
+    }
+}
+
+const UNPIN: &str = "take the version out of the reference; the application then gets the latest one, which is the one that is rotated";
+
+fn pinned(reference: &Reference) -> String {
+    format!("it points at one version of {reference}, so a new version has no effect on it")
+}
+
+#[async_trait]
+impl Sink for Setting {
+    fn id(&self) -> &CopyId {
+        &self.id
+    }
+
+    fn location(&self) -> String {
+        format!("{} setting {}", self.site.location(), self.name)
+    }
+
+    fn capabilities(&self) -> Capabilities {
+        Capabilities { read_back: true, version_ids: false, reports_time: false }
+    }
+
+    fn whole(&self) -> String {
+        self.site.location()
+    }
+
+    async fn check(&self) -> Result<Inspection> {
+        let account = self.site.account()?;
+        let resource = self.site.resource(&account);
+        let rights = [self.site.right("config/write")];
+        let (settings, rights, slots) = futures::join!(
+            Settings::list(&self.site, &account),
+            azure::missing_rights(&account, &resource, &rights, self.id.as_str()),
+            self.slots(&account),
+        );
+        let settings = settings?;
+        let mut findings = self.judge(&account, &settings).await?;
+        findings.extend(rights?);
+        findings.extend(slots?);
+        Ok(Inspection { seen: self.seen(&settings), findings })
+    }
+
+    async fn inspect(&self) -> Result<Seen> {
+        let account = self.site.account()?;
+        Settings::list(&self.site, &account).await.map(|settings| self.seen(&settings))
+    }
+
+    async fn publish(&self, update: &Update<'_>) -> Result<Outcome> {
+        let account = self.site.account()?;
+        // One change of this copy at a time; what other copies do is the executor's concern.
+        let mut kept = self.before.lock().await;
+        let settings = Settings::list(&self.site, &account).await?;
+        let present = settings.get(&self.name);
+        match present.and_then(Pointer::read) {
+            None => {}
+            Some(Pointer::To(reference)) if reference.version.is_none() => {
+                return Ok(Outcome::of(Did::Kept).note(format!("it points at {reference} and stays so")));
+            }
+            Some(Pointer::To(reference)) => return Err(self.refuse(&pinned(&reference), UNPIN)),
+            Some(Pointer::Unreadable) => {
+                return Err(
+                    self.refuse("it holds a Key Vault reference that can't be read", "correct it by hand")
+                );
+            }
+        }
+        let value = update.value(present)?;
+        if present == Some(&value) {
+            // Of a write whose answer was lost, the proof is still to be made.
+            return match kept.take() {
+                Some(before) => self.prove(&before, &settings, &value).map(|()| Outcome::changed()),
+                None => Ok(Outcome::already_done()),
+            };
+        }
+        let changed = settings.with(&self.name, &value);
+        let before = kept.insert(settings).clone();
+        self.write(&account, &changed).await?;
+        let after = Settings::list(&self.site, &account).await.map_err(Error::unknown)?;
+        *kept = None;
+        self.prove(&before, &after, &value).map(|()| Outcome::changed())
+    }
+}
+
+impl Setting {
+    fn refuse(&self, why: &str, mend: &str) -> Error {
+        Error::new(Kind::BadState, format!("write the setting {} of {}", self.name, self.site.name()))
+            .because(why)
+            .hint(mend)
+    }
+}

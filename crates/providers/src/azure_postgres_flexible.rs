@@ -1,0 +1,447 @@
+//! Azure Database for PostgreSQL flexible server, as the authority: the administrator's password
+//! changes through the resource manager.
+//!
+//! Needs `Microsoft.DBforPostgreSQL/flexibleServers/read` and `…/write`, and
+//! `Microsoft.DBforPostgreSQL/locations/azureAsyncOperation/read`, which custom roles tend to
+//! forget.
+//!
+//! Can't: change another role's password than the administrator's, set a SCRAM verifier instead of
+//! the password, or prove anything. A server with password sign-in disabled reports success and
+//! changes nothing; only a login tells, and that is the next step of the plan.
+//!
+//! Quirks (Azure Database for PostgreSQL REST reference, "Servers - Update"; Azure Resource Manager,
+//! "Track asynchronous operations"):
+//! - the PATCH names the one property and nothing else. The Azure CLI sends storage, backup and
+//!   network settings back as it read them, and so undoes what others change meanwhile.
+//! - the answer is 202, without `Retry-After`; the operation takes about a minute.
+//! - one operation at a time: a second one is refused as "busy", with an *empty* code.
+//! - the state `Ready` means that no operation is running, not that the database can be reached.
+
+#[cfg(test)]
+mod tests;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use jiff::Timestamp;
+use pgrotate_core::journal::Outcome;
+use pgrotate_core::provider::{Authority, Change, Finding, Severity};
+use pgrotate_core::{Error, Kind, Result, Secret};
+use reqwest::Url;
+use serde::Deserialize;
+use zeroize::Zeroizing;
+
+use crate::azure::{self, Account, Answer, Call, End, Operation, Pace, below, checked_name};
+use crate::http::Effect;
+use crate::shared::Shared;
+
+/// Time for one operation. A minute is usual.
+const OPERATION_LIMIT: Duration = Duration::from_secs(20 * 60);
+/// Time for somebody else's operation to end.
+const BUSY_LIMIT: Duration = Duration::from_secs(10 * 60);
+/// Time for the server to call itself ready after the change. Whether the password works shows at
+/// the login that comes next, and applications wait for it.
+const AFTERWARDS_LIMIT: Duration = Duration::from_secs(30);
+/// Time after which an operation that can't be asked about has left its mark on the server's state.
+const SETTLED_AFTER: Duration = Duration::from_secs(60);
+/// The version of the interface to management locks.
+const LOCKS_API_VERSION: &str = "2016-09-01";
+
+const PROVIDER: &str = "Microsoft.DBforPostgreSQL";
+const WRITE: &str = "Microsoft.DBforPostgreSQL/flexibleServers/write";
+const POLL: &str = "Microsoft.DBforPostgreSQL/locations/azureAsyncOperation/read";
+
+/// `kind = "azure_postgres_flexible"`
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Options {
+    /// The subscription's id.
+    pub subscription: String,
+    /// The resource group.
+    pub resource_group: String,
+    /// The server's name, without the domain.
+    pub server: String,
+}
+
+/// One flexible server.
+pub struct Server {
+    options: Options,
+    shared: Arc<Shared>,
+}
+
+#[derive(Deserialize)]
+struct Resource {
+    properties: Properties,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+struct Properties {
+    state: String,
+    administrator_login: Option<String>,
+    fully_qualified_domain_name: Option<String>,
+    replication_role: Option<String>,
+    auth_config: Option<AuthConfig>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+struct AuthConfig {
+    password_auth: Option<String>,
+}
+
+#[derive(Deserialize)]
+struct Locks {
+    value: Vec<Lock>,
+}
+
+#[derive(Deserialize)]
+struct Lock {
+    properties: LockProperties,
+}
+
+#[derive(Deserialize)]
+struct LockProperties {
+    level: String,
+}
+
+/// What came of asking for the change.
+enum Asked {
+    /// It is being carried out, or done already.
+    Accepted(Answer),
+    /// Another operation is running; nothing has happened.
+    Busy,
+}
+
+impl Server {
+    /// Binds the server. Nothing is asked of Azure yet.
+    ///
+    /// # Errors
+    /// When a name can't be one of Azure's.
+    pub fn new(_name: Option<String>, options: Options, shared: Arc<Shared>) -> Result<Self> {
+        checked_name("subscription", &options.subscription)?;
+        checked_name("resource_group", &options.resource_group)?;
+        checked_name("server", &options.server)?;
+        Ok(Self { options, shared })
+    }
+
+    fn resource(&self, account: &Account) -> Url {
+        let Options { subscription, resource_group, server } = &self.options;
+        account.resource(subscription, resource_group, &[PROVIDER, "flexibleServers", server])
+    }
+
+    fn url(&self, account: &Account) -> Url {
+        below(&self.resource(account), &[], &self.shared.vendors.azure.postgres_api_version)
+    }
+
+    async fn read(&self, account: &Account) -> Result<Properties> {
+        let operation = format!("read the server {}", self.options.server);
+        let answer = account.send(Call::get(self.url(account)), &operation).await?;
+        answer.json::<Resource>(&operation).map(|resource| resource.properties)
+    }
+
+    /// Waits until no operation is running.
+    async fn wait_until_ready(&self, account: &Account, limit: Duration) -> Result<()> {
+        let mut pace = Pace::new(&*self.shared.clock, limit);
+        loop {
+            let pause = match self.read(account).await {
+                Ok(properties) if properties.is_ready() => return Ok(()),
+                Ok(properties) if properties.is_passing() => None,
+                Ok(properties) => return Err(self.not_usable(&properties)),
+                Err(error) => later(error)?,
+            };
+            if !pace.rest(pause).await {
+                return Err(Error::new(Kind::Busy, format!("change the server {}", self.options.server))
+                    .because("other operations on it do not end")
+                    .hint(self.show_command())
+                    .later(None));
+            }
+        }
+    }
+
+    fn not_usable(&self, properties: &Properties) -> Error {
+        Error::new(Kind::BadState, format!("change the server {}", self.options.server))
+            .because(format!("its state is {}", word(&properties.state)))
+            .hint(self.start_command())
+    }
+
+    /// Asks for the change.
+    async fn ask(&self, account: &Account, next: &Secret) -> Result<Asked> {
+        let operation = self.operation();
+        let answer = account.exchange(Call::patch(self.url(account), body(next)), &operation).await?;
+        if answer.is_success() {
+            return Ok(Asked::Accepted(answer));
+        }
+        if is_busy(&answer) { Ok(Asked::Busy) } else { Err(classify(&answer, &operation)) }
+    }
+
+    fn operation(&self) -> String {
+        format!("set the administrator's password of the server {}", self.options.server)
+    }
+
+    /// Waits for the end of the operation. Gives the time at which success was seen.
+    async fn finish(&self, account: &Account, answer: &Answer) -> Result<(Timestamp, Option<String>)> {
+        let operation = self.operation();
+        let mut pace = Pace::new(&*self.shared.clock, OPERATION_LIMIT);
+        let Some(announced) = Operation::announced(account, answer, &operation)? else {
+            return Ok((self.shared.clock.now(), None));
+        };
+        match announced.follow(account, &mut pace, &operation).await? {
+            End::Succeeded(at) => Ok((at, None)),
+            End::Failed { canceled, failure } => Err(failed(canceled, &failure, &operation)),
+            End::Untold(error) => {
+                let at = self.watch_state(account, &mut pace).await?;
+                let why = error.causes().join(": ");
+                Ok((
+                    at,
+                    Some(format!("Azure did not say how the operation went ({why}); the server's state did")),
+                ))
+            }
+        }
+    }
+
+    /// Takes the server's state for an operation that can't be asked about: it must have been
+    /// seen to change, or had time to.
+    async fn watch_state(&self, account: &Account, pace: &mut Pace<'_>) -> Result<Timestamp> {
+        let clock = &*self.shared.clock;
+        let began = clock.now();
+        let mut was_busy = false;
+        loop {
+            let pause = match self.read(account).await {
+                Ok(properties) if properties.is_ready() => {
+                    let waited = clock.now().duration_since(began).unsigned_abs();
+                    if was_busy || waited >= SETTLED_AFTER {
+                        return Ok(clock.now());
+                    }
+                    None
+                }
+                Ok(_) => {
+                    was_busy = true;
+                    None
+                }
+                Err(error) => later(error).map_err(Error::unknown)?,
+            };
+            if !pace.rest(pause).await {
+                return Err(Error::new(Kind::TimedOut, self.operation())
+                    .because("Azure's operation has not ended in time")
+                    .unknown());
+            }
+        }
+    }
+
+    fn start_command(&self) -> String {
+        let Options { server, resource_group, .. } = &self.options;
+        format!(
+            "start it first: az postgres flexible-server start --resource-group {resource_group} --name {server}"
+        )
+    }
+
+    fn show_command(&self) -> String {
+        let Options { server, resource_group, .. } = &self.options;
+        format!(
+            "see what it is doing: az postgres flexible-server show --resource-group {resource_group} --name {server}"
+        )
+    }
+
+    fn judge(&self, properties: &Properties) -> Vec<Finding> {
+        let subject = self.describe();
+        let found = |severity, what: String| Finding::new(severity, subject.clone(), what);
+        let target = &self.shared.target;
+        let mut findings = Vec::new();
+        if !properties.is_ready() {
+            let what = format!("its state is {}, not Ready", word(&properties.state));
+            let mend = if properties.is_passing() { self.show_command() } else { self.start_command() };
+            findings.push(found(Severity::Blocks, what).mend(mend));
+        }
+        if properties.is_replica() {
+            findings.push(
+                found(Severity::Blocks, "it is a read replica: passwords come from its primary".into())
+                    .mend("name the primary server in [authority]"),
+            );
+        }
+        if !properties.accepts_passwords() {
+            let what =
+                "password sign-in is disabled: Azure would report success and change nothing".to_owned();
+            findings.push(found(Severity::Blocks, what).mend(
+                "az postgres flexible-server update --password-auth Enabled, if passwords are really wanted there",
+            ));
+        }
+        match &properties.administrator_login {
+            Some(login) if *login != target.user => findings.push(
+                found(Severity::Blocks, format!("its administrator is {login:?}, not {:?}", target.user))
+                    .mend("the resource manager changes the administrator's password alone; correct [database] user"),
+            ),
+            Some(_) => {}
+            None => findings.push(found(Severity::Unseen, "it does not say who its administrator is".into())),
+        }
+        if let Some(host) = &properties.fully_qualified_domain_name
+            && !host.eq_ignore_ascii_case(&target.host)
+        {
+            let what = format!("its host name is {host:?} where [database] host is {:?}", target.host);
+            findings.push(found(Severity::Warning, what).mend("is that another name of the same server?"));
+        }
+        findings
+    }
+
+    async fn rights(&self, account: &Account) -> Result<Vec<Finding>> {
+        let (resource, subject) = (self.resource(account), self.describe());
+        let mut findings = azure::missing_rights(account, &resource, &[WRITE, POLL], &subject).await?;
+        // Without it the server's state has to tell how the operation went.
+        for finding in findings.iter_mut().filter(|finding| finding.what.contains(POLL)) {
+            finding.severity = finding.severity.min(Severity::Warning);
+            finding.what.push_str("; the run will take a minute longer, with the applications waiting");
+        }
+        Ok(findings)
+    }
+
+    /// A lock shows only when something is changed, so it is looked up.
+    async fn locks(&self, account: &Account) -> Result<Vec<Finding>> {
+        let operation = "read the server's management locks";
+        let url = below(
+            &self.resource(account),
+            &["providers", "Microsoft.Authorization", "locks"],
+            LOCKS_API_VERSION,
+        );
+        let answer = match account.send(Call::get(url), operation).await {
+            Ok(answer) => answer,
+            Err(error) if matches!(error.kind(), Kind::Forbidden | Kind::NotFound | Kind::Rejected) => {
+                let what = "whether a management lock forbids changes can't be seen";
+                return Ok(vec![Finding::new(Severity::Unseen, self.describe(), what)]);
+            }
+            Err(error) => return Err(error),
+        };
+        let locks: Locks = answer.json(operation)?;
+        let read_only = locks.value.iter().any(|lock| lock.properties.level.eq_ignore_ascii_case("ReadOnly"));
+        Ok(Vec::from_iter(read_only.then(|| {
+            let mend = format!("az lock list --resource-group {}", self.options.resource_group);
+            Finding::new(Severity::Blocks, self.describe(), "a read-only lock forbids changes").mend(mend)
+        })))
+    }
+}
+
+impl Properties {
+    fn is_ready(&self) -> bool {
+        self.state.eq_ignore_ascii_case("Ready")
+    }
+
+    /// Whether the state will change by itself.
+    fn is_passing(&self) -> bool {
+        ["Updating", "Starting", "Restarting", "Provisioning"]
+            .iter()
+            .any(|state| self.state.eq_ignore_ascii_case(state))
+    }
+
+    fn is_replica(&self) -> bool {
+        self.replication_role.as_deref().is_some_and(|role| role.to_ascii_lowercase().contains("replica"))
+    }
+
+    /// What an older interface does not mention is enabled.
+    fn accepts_passwords(&self) -> bool {
+        let auth = self.auth_config.as_ref().and_then(|config| config.password_auth.as_deref());
+        auth.is_none_or(|auth| !auth.eq_ignore_ascii_case("Disabled"))
+    }
+}
+
+/// A state's name, if it is a word.
+fn word(state: &str) -> &str {
+    let plain = !state.is_empty() && state.len() < 32 && state.chars().all(|c| c.is_ascii_alphanumeric());
+    if plain { state } else { "unknown" }
+}
+
+/// `{"properties":{"administratorLoginPassword":"…"}}` and nothing else.
+fn body(password: &Secret) -> Zeroizing<Vec<u8>> {
+    let password = azure::json_text(password);
+    let parts = [r#"{"properties":{"administratorLoginPassword":"#, &password, "}}"];
+    Zeroizing::new(parts.concat().into_bytes())
+}
+
+/// Keeps waiting through trouble that passes; gives the pause that was asked for.
+fn later(error: Error) -> Result<Option<Duration>> {
+    match error.retry() {
+        pgrotate_core::Retry::Later { after_ms } => Ok(after_ms.map(Duration::from_millis)),
+        _ => Err(error),
+    }
+}
+
+/// Whether another operation is running. The code is empty then, so the words have to tell; on
+/// an error that names the state, the state is looked at next.
+fn is_busy(answer: &Answer) -> bool {
+    let failure = answer.failure();
+    let busy = failure.message.to_ascii_lowercase().contains("busy");
+    busy && (failure.code.is_empty() || answer.status() == 409) || failure.code == "ServerIsNotReady"
+}
+
+/// What an answer to the PATCH means where it is more than the resource manager's usual.
+fn classify(answer: &Answer, operation: &str) -> Error {
+    let error = answer.classify(Effect::Writes, operation);
+    match answer.status() {
+        400 | 422 => error.hint(
+            "Azure wants 8 to 128 characters of three classes, and no three characters of the login in a row; \
+             does [password] ask for less?",
+        ),
+        _ => error,
+    }
+}
+
+/// What the end of an operation means. Whether a failed one has changed the password shows only
+/// at a login.
+fn failed(canceled: bool, failure: &azure::Failure, operation: &str) -> Error {
+    let how = if canceled { "canceled" } else { "failed" };
+    let kind = if canceled { Kind::Conflict } else { Kind::ServerFault };
+    Error::new(kind, operation)
+        .because(format!("Azure's operation was accepted and then {how}{}", azure::show_code(&failure.code)))
+        .hint("the server's activity log in the portal has the details")
+        .unknown()
+}
+
+#[async_trait]
+impl Authority for Server {
+    fn describe(&self) -> String {
+        format!("azure_postgres_flexible:{}", self.options.server)
+    }
+
+    fn location(&self) -> String {
+        let Options { subscription, resource_group, server } = &self.options;
+        format!("azure_postgres_flexible {subscription}/{resource_group}/{server}").to_ascii_lowercase()
+    }
+
+    async fn check(&self, _current: &Secret) -> Result<Vec<Finding>> {
+        let account = azure::account(&self.shared)?;
+        let (properties, rights, locks) =
+            futures::join!(self.read(&account), self.rights(&account), self.locks(&account),);
+        let mut findings = self.judge(&properties?);
+        findings.extend(rights?);
+        findings.extend(locks?);
+        Ok(findings)
+    }
+
+    /// Waits, changes, waits. Whether this is a repeat makes no difference: an operation of an
+    /// earlier try would be busy still, and setting the same password again has the same end.
+    async fn install(&self, change: &Change<'_>) -> Result<Outcome> {
+        let account = azure::account(&self.shared)?;
+        let mut pace = Pace::new(&*self.shared.clock, BUSY_LIMIT);
+        let answer = loop {
+            self.wait_until_ready(&account, BUSY_LIMIT).await?;
+            match self.ask(&account, change.next).await? {
+                Asked::Accepted(answer) => break answer,
+                Asked::Busy if pace.rest(None).await => {}
+                Asked::Busy => {
+                    return Err(Error::new(Kind::Busy, self.operation())
+                        .because("the server is busy with other operations")
+                        .hint(self.show_command())
+                        .later(None));
+                }
+            }
+        };
+        let (effect_at, note) = self.finish(&account, &answer).await?;
+        // The password is set; a server that is slow to call itself ready is no reason to fail.
+        let ready = self.wait_until_ready(&account, AFTERWARDS_LIMIT).await;
+        let outcome = Outcome { effect_at: Some(effect_at), ..Outcome::changed() };
+        let outcome = note.into_iter().fold(outcome, Outcome::note);
+        Ok(match ready {
+            Ok(()) => outcome,
+            Err(error) => outcome.note(format!("the operation succeeded; afterwards: {error}")),
+        })
+    }
+}

@@ -1,0 +1,284 @@
+//! GitHub's REST API: what `github_actions` and `github_issue` share.
+//!
+//! Tokens come from `GH_TOKEN`, then `GITHUB_TOKEN`, then `gh auth token`, which is asked once
+//! per process; for a GitHub Enterprise server `GH_ENTERPRISE_TOKEN` and
+//! `GITHUB_ENTERPRISE_TOKEN` come first, as with `gh`.
+//!
+//! Of GitHub's answers:
+//! - 404 is "absent" as well as "hidden from you", and nobody can tell the two apart.
+//! - 403 and 429 are both used for limits. The primary one is told by `x-ratelimit-remaining: 0`
+//!   and ends at `x-ratelimit-reset`; the secondary one by its text, and then `retry-after` or
+//!   at least a minute has to pass.
+//! - `X-OAuth-Scopes` lists what a classic token holds; other tokens get no such header.
+//!   `X-Accepted-GitHub-Permissions` is what the *endpoint* wants and says nothing about the token.
+//! - A renamed repository answers with a redirect, which is reported and not followed.
+
+mod token;
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use jiff::fmt::rfc2822::DateTimeParser;
+use pgrotate_core::{Error, Kind, Result, Retry, Secret};
+use reqwest::header::HeaderMap;
+use reqwest::{Method, RequestBuilder, Response, Url};
+use serde_json::Value;
+use tokio::sync::OnceCell;
+
+use crate::http::{self, Effect};
+use crate::shared::Shared;
+
+/// The version that the answers are written against; supported until March 2028 at least.
+const API_VERSION: &str = "2022-11-28";
+/// How long to stay away after a secondary limit that names no time.
+const SECONDARY_PAUSE: Duration = Duration::from_secs(60);
+
+/// A GitHub, with the token for it.
+pub(crate) struct Api {
+    base: Url,
+    shared: Arc<Shared>,
+    token: OnceCell<Secret>,
+    cli: PathBuf,
+}
+
+/// An answer that is no error.
+#[derive(Debug)]
+pub(crate) struct Answer {
+    /// GitHub's own time when it answered.
+    pub(crate) date: Option<Timestamp>,
+    /// What a classic token holds; `None` with every other kind.
+    pub(crate) scopes: Option<Vec<String>>,
+    /// The body; `null` where there is none.
+    pub(crate) body: Value,
+}
+
+impl Answer {
+    /// A text in the body.
+    pub(crate) fn text(&self, key: &str) -> Option<&str> {
+        self.body[key].as_str()
+    }
+
+    /// A time in the body.
+    pub(crate) fn time(&self, key: &str) -> Option<Timestamp> {
+        self.text(key)?.parse().ok()
+    }
+}
+
+impl Api {
+    /// The configured GitHub. Sends nothing and needs no token yet.
+    ///
+    /// # Errors
+    /// When the endpoint can't be used.
+    pub(crate) fn new(shared: &Arc<Shared>) -> Result<Self> {
+        let base = http::endpoint(&shared.vendors.github.api)?;
+        Ok(Self { base, shared: Arc::clone(shared), token: OnceCell::new(), cli: PathBuf::from("gh") })
+    }
+
+    /// The host name of this GitHub's pages, with a port if it has one.
+    pub(crate) fn web_host(&self) -> String {
+        let host = self.base.host_str().unwrap_or_default();
+        match self.base.port() {
+            None if host == "api.github.com" => "github.com".to_owned(),
+            None => host.to_owned(),
+            Some(port) => format!("{host}:{port}"),
+        }
+    }
+
+    /// Reads something.
+    ///
+    /// # Errors
+    /// As [`Api::classify`] has it.
+    pub(crate) async fn get(
+        &self,
+        segments: &[&str],
+        query: &[(&str, &str)],
+        operation: &str,
+    ) -> Result<Answer> {
+        let request = self.request(Method::GET, segments).query(query);
+        self.send(request, Effect::Reads, operation).await
+    }
+
+    /// Reads something that may be absent.
+    ///
+    /// # Errors
+    /// As [`Api::classify`] has it, but for 404.
+    pub(crate) async fn find(&self, segments: &[&str], operation: &str) -> Result<Option<Answer>> {
+        match self.get(segments, &[], operation).await {
+            Ok(answer) => Ok(Some(answer)),
+            Err(error) if error.kind() == Kind::NotFound => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Writes something.
+    ///
+    /// # Errors
+    /// As [`Api::classify`] has it.
+    pub(crate) async fn write(
+        &self,
+        method: Method,
+        segments: &[&str],
+        body: &Value,
+        operation: &str,
+    ) -> Result<Answer> {
+        let request = self.request(method, segments).json(body);
+        self.send(request, Effect::Writes, operation).await
+    }
+
+    fn request(&self, method: Method, segments: &[&str]) -> RequestBuilder {
+        let mut url = self.base.clone();
+        // Each segment is encoded as one: an environment's name may have a slash.
+        url.path_segments_mut().expect("an http URL has a path").pop_if_empty().extend(segments);
+        self.shared.http.request(method, url)
+    }
+
+    async fn send(&self, request: RequestBuilder, effect: Effect, operation: &str) -> Result<Answer> {
+        let token = self.token.get_or_try_init(|| token::find(&self.shared, &self.base, &self.cli)).await?;
+        let request = request
+            .bearer_auth(token.expose())
+            .header("accept", "application/vnd.github+json")
+            .header("x-github-api-version", API_VERSION);
+        let unanswered = |error: reqwest::Error| http::unanswered(&error, effect, operation);
+        let response = request.send().await.map_err(unanswered)?;
+        if !response.status().is_success() {
+            return Err(self.classify(response, effect, operation).await);
+        }
+        let date = date(response.headers());
+        let scopes = header(response.headers(), "x-oauth-scopes").map(list);
+        let body = response.bytes().await.map_err(unanswered)?;
+        let body = match body.is_empty() {
+            true => Value::Null,
+            false => serde_json::from_slice(&body).map_err(|_| {
+                let error = Error::new(Kind::Corrupt, operation).because("GitHub's answer is no JSON");
+                if effect == Effect::Writes { error.unknown() } else { error.later(None) }
+            })?,
+        };
+        Ok(Answer { date, scopes, body })
+    }
+
+    /// GitHub's errors. The body is searched for its kind of limit and never shown.
+    async fn classify(&self, response: Response, effect: Effect, operation: &str) -> Error {
+        let (status, headers) = (response.status(), response.headers().clone());
+        let now = date(&headers).unwrap_or_else(|| self.shared.clock.now());
+        let after = http::retry_after(&response);
+        let body = response.text().await.unwrap_or_default();
+        if let Some(error) = limited(status.as_u16(), &headers, &body, after, now, operation) {
+            return error;
+        }
+        let error = Error::new(http::kind_of(status), operation);
+        let error = match status.as_u16() {
+            301 | 302 | 307 | 308 => Error::new(Kind::BadState, operation)
+                .because("GitHub says that it has been renamed or moved")
+                .hint("write its present name in the configuration"),
+            401 => error.because("GitHub does not accept the token").hint(
+                "it may be expired or revoked: renew GH_TOKEN, GITHUB_TOKEN or `gh auth login`, whichever is in use",
+            ),
+            403 => forbidden(error, &headers),
+            404 | 410 => error
+                .because("GitHub has none, or does not show it to this token")
+                .hint("correct the name in the configuration, or give the token access to it"),
+            422 => error.because(format!("GitHub does not accept what was sent{}", complaints(&body))),
+            number => error.because(format!("GitHub answered {number}")),
+        };
+        http::with_retry(error, http::retry_of(status, effect, after))
+    }
+}
+
+/// The error of a request that came too often, if it is one.
+fn limited(
+    status: u16,
+    headers: &HeaderMap,
+    body: &str,
+    after: Option<Duration>,
+    now: Timestamp,
+    operation: &str,
+) -> Option<Error> {
+    if status != 403 && status != 429 {
+        return None;
+    }
+    let error = Error::new(Kind::Throttled, operation);
+    if header(headers, "x-ratelimit-remaining") == Some("0") {
+        let reset = header(headers, "x-ratelimit-reset").and_then(|second| second.parse().ok());
+        let reset = reset.and_then(|second| Timestamp::from_second(second).ok());
+        let wait = reset.map_or(SECONDARY_PAUSE, |reset| reset.duration_since(now).unsigned_abs());
+        let late = reset.is_some_and(|reset| reset <= now);
+        // A second on top: both times are cut to whole seconds.
+        let wait = if late { Duration::from_secs(1) } else { wait + Duration::from_secs(1) };
+        return Some(error.because("the token's requests of this hour are used up").later(Some(wait)));
+    }
+    let secondary = body.contains("secondary rate limit") || body.contains("abuse detection");
+    if secondary || status == 429 || after.is_some() {
+        let wait = after.unwrap_or(SECONDARY_PAUSE);
+        return Some(error.because("GitHub asks for fewer requests at a time").later(Some(wait)));
+    }
+    None
+}
+
+fn forbidden(error: Error, headers: &HeaderMap) -> Error {
+    if let Some(sso) = header(headers, "x-github-sso") {
+        // The query of the address is a ticket of its own, so only its path is shown.
+        let page = sso.split("url=").nth(1).and_then(|url| url.split(['?', ';', ' ']).next());
+        return error.because("the organisation wants the token to be authorised for single sign-on").hint(
+            format!(
+                "authorise it under Configure SSO in your token settings{}",
+                page.map_or_else(String::new, |page| format!(", or at {page}"))
+            ),
+        );
+    }
+    let error = error.because("the token has not the right to do this");
+    match header(headers, "x-accepted-github-permissions") {
+        Some(wanted) if !wanted.is_empty() => {
+            // A comma stands for "and", a semicolon for "or".
+            let all = |set: &str| set.split(',').map(str::trim).collect::<Vec<_>>().join(" and ");
+            let wanted: Vec<String> = wanted.split(';').map(all).collect();
+            error.hint(format!("this call wants a token with {}", wanted.join(" or ")))
+        }
+        _ => match header(headers, "x-accepted-oauth-scopes") {
+            Some(wanted) if !wanted.is_empty() => {
+                error.hint(format!("this call wants a classic token with one of the scopes {wanted}"))
+            }
+            _ => error.hint("give the token the right to write there"),
+        },
+    }
+}
+
+/// GitHub's own words for what it does not accept, from its closed list of codes.
+fn complaints(body: &str) -> String {
+    const CODES: [&str; 6] =
+        ["missing", "missing_field", "invalid", "already_exists", "unprocessable", "custom"];
+    let body: Value = serde_json::from_str(body).unwrap_or_default();
+    let errors = body["errors"].as_array().map_or(&[][..], Vec::as_slice);
+    let codes: BTreeMap<&str, ()> = errors
+        .iter()
+        .filter_map(|error| CODES.into_iter().find(|code| error["code"] == *code))
+        .map(|code| (code, ()))
+        .collect();
+    if codes.is_empty() {
+        return String::new();
+    }
+    format!(" ({})", codes.into_keys().collect::<Vec<_>>().join(", "))
+}
+
+fn header<'h>(headers: &'h HeaderMap, name: &str) -> Option<&'h str> {
+    headers.get(name)?.to_str().ok().map(str::trim)
+}
+
+fn date(headers: &HeaderMap) -> Option<Timestamp> {
+    DateTimeParser::new().parse_timestamp(header(headers, "date")?).ok()
+}
+
+fn list(text: &str) -> Vec<String> {
+    text.split(',').map(|scope| scope.trim().to_owned()).filter(|scope| !scope.is_empty()).collect()
+}
+
+/// Whether an error is one that a check turns into "can't be seen": the right is missing, or
+/// the thing is hidden.
+pub(crate) fn is_hidden(error: &Error) -> bool {
+    matches!(error.kind(), Kind::Forbidden | Kind::NotFound) && error.retry() == Retry::Never
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,70 @@
+//! Where the token comes from.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::process::Stdio;
+use std::sync::{Arc, LazyLock};
+use std::time::Duration;
+
+use futures::lock::Mutex;
+use pgrotate_core::{Error, Kind, Result, Secret};
+use reqwest::Url;
+use zeroize::Zeroizing;
+
+use crate::shared::Shared;
+
+/// How long `gh` may take to answer.
+const CLI_PATIENCE: Duration = Duration::from_secs(10);
+
+/// What `gh` said, by host: several providers need it, and it is asked once.
+static FROM_CLI: LazyLock<Mutex<BTreeMap<String, Secret>>> = LazyLock::new(Mutex::default);
+
+/// The token for the GitHub behind this API.
+///
+/// # Errors
+/// When there is none; names what provides one.
+pub(super) async fn find(shared: &Arc<Shared>, base: &Url, cli: &Path) -> Result<Secret> {
+    let host = base.host_str().unwrap_or_default();
+    let host = if host == "api.github.com" { "github.com" } else { host };
+    let names: &[&str] = match host {
+        "github.com" => &["GH_TOKEN", "GITHUB_TOKEN"],
+        _ => &["GH_ENTERPRISE_TOKEN", "GITHUB_ENTERPRISE_TOKEN", "GH_TOKEN", "GITHUB_TOKEN"],
+    };
+    if let Some(token) = names.iter().find_map(|name| shared.credentials.get(name)) {
+        return Ok(token);
+    }
+    let mut known = FROM_CLI.lock().await;
+    if let Some(token) = known.get(host) {
+        return Ok(token.clone());
+    }
+    let token = ask(cli, host).await?;
+    known.insert(host.to_owned(), token.clone());
+    Ok(token)
+}
+
+async fn ask(cli: &Path, host: &str) -> Result<Secret> {
+    let refuse = |why: &str| {
+        Error::new(Kind::Unauthenticated, "sign in to GitHub")
+            .because(format!("GH_TOKEN is not set, and {why}"))
+            .hint(format!("log in with `gh auth login --hostname {host}`, or set GH_TOKEN"))
+    };
+    let answer = tokio::process::Command::new(cli)
+        .args(["auth", "token", "--hostname", host])
+        .stdin(Stdio::null())
+        .stderr(Stdio::null())
+        .kill_on_drop(true)
+        .output();
+    let answer = tokio::time::timeout(CLI_PATIENCE, answer)
+        .await
+        .map_err(|_| refuse("`gh auth token` does not come back"))?
+        .map_err(|_| refuse("there is no `gh` to ask"))?;
+    let output = Zeroizing::new(answer.stdout);
+    if !answer.status.success() {
+        return Err(refuse(&format!("`gh` is not logged in to {host}")));
+    }
+    let token = std::str::from_utf8(&output).map(str::trim).unwrap_or_default();
+    if token.is_empty() {
+        return Err(refuse("`gh auth token` gives nothing"));
+    }
+    Ok(Secret::new(token))
+}

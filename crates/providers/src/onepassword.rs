@@ -1,0 +1,223 @@
+//! 1Password as the vault of record, by way of a Connect server.
+//!
+//! One item holds everything: the current password stays in the item's own password field, so
+//! that people find it where they always did, and the other versions stand in fields that
+//! pgrotate adds: `pgrotate pending`, `pgrotate previous` (both hidden) and, in plain text, the
+//! runs that made them. Connect shows no history of an item, so the previous password would
+//! otherwise be lost to programs.
+//!
+//! *Needs* a Connect token (`OP_CONNECT_TOKEN`) with read and write on the vault.
+//!
+//! Of Connect's interface (specification 1.7.1):
+//! - Titles are not unique; two items of one title stop the run.
+//! - `PATCH` takes a JSON Patch of `add`, `remove` and `replace`, with fields addressed by id
+//!   and not by place. `PUT` would replace the item and lose what isn't sent, so it isn't used.
+//! - Every step here is a single patch, which Connect carries out as a whole: there is no
+//!   moment at which a password is in no field.
+//! - There is no ETag. Each answer is compared with what was there before; a change beside ours
+//!   stops the run instead of going unnoticed.
+//! - An empty patch is documented to change nothing and answers with the item. `check` uses it
+//!   to find out whether the token may write. That the right is looked at before the patch is
+//!   an inference.
+
+mod connect;
+mod item;
+#[cfg(test)]
+mod tests;
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use pgrotate_core::provider::{Finding, Severity, Vault, VaultState};
+use pgrotate_core::{CopyId, Error, Kind, Result, RunId, Secret, VersionId};
+use serde::Deserialize;
+use tokio::sync::OnceCell;
+
+use self::connect::{Connect, Place};
+use self::item::{Goal, Item, Patch, Slot};
+use crate::shared::Shared;
+
+/// The kind's name in the configuration and in copy ids.
+const KIND: &str = "onepassword";
+
+/// Which item.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Options {
+    /// The vault's name or id.
+    pub vault: String,
+    /// The item's title or id.
+    pub item: String,
+    /// The id or label of the field that holds the password; by itself the one that 1Password
+    /// marks as the password.
+    #[serde(default)]
+    pub field: Option<String>,
+}
+
+/// One item in 1Password.
+pub struct Onepassword {
+    id: CopyId,
+    options: Options,
+    shared: Arc<Shared>,
+    connect: OnceCell<Connect>,
+    place: OnceCell<Place>,
+}
+
+impl Onepassword {
+    /// Binds the vault of record to an item.
+    ///
+    /// # Errors
+    /// When the configured field is one of those that pgrotate adds.
+    pub fn new(name: Option<String>, options: Options, shared: Arc<Shared>) -> Result<Self> {
+        if options.field.as_deref().is_some_and(Slot::is_own_label) {
+            return Err(Error::new(Kind::Config, "use the configured field as the password")
+                .because("pgrotate keeps its own notes in a field of this label"));
+        }
+        let id = CopyId::new(format!("{KIND}:{}", name.as_ref().unwrap_or(&options.item)));
+        Ok(Self { id, options, shared, connect: OnceCell::new(), place: OnceCell::new() })
+    }
+
+    async fn connect(&self) -> Result<&Connect> {
+        self.connect.get_or_try_init(|| async { Connect::new(&self.shared) }).await
+    }
+
+    /// Where the item is; looked up once.
+    async fn place(&self) -> Result<&Place> {
+        let Options { vault, item, .. } = &self.options;
+        let find = || async {
+            let connect = self.connect().await?;
+            let vault = match is_id(vault) {
+                true => vault.clone(),
+                false => connect.find(&["vaults"], "name", vault, "vault").await?,
+            };
+            let item = match is_id(item) {
+                true => item.clone(),
+                false => connect.find(&["vaults", &vault, "items"], "title", item, "item").await?,
+            };
+            Ok(Place { vault, item })
+        };
+        self.place.get_or_try_init(find).await
+    }
+
+    async fn item(&self) -> Result<Item> {
+        let place = self.place().await?;
+        self.connect().await?.item(place, self.options.field.as_deref()).await
+    }
+
+    /// Brings the item to the goals in one write, and makes sure that nothing else changed.
+    async fn reach(&self, before: &Item, goals: &[Goal]) -> Result<Option<VersionId>> {
+        let patch = before.patch(goals)?;
+        if patch.is_empty() {
+            return Ok(before.version());
+        }
+        let place = self.place().await?;
+        let after = self.connect().await?.patch(place, &patch, self.options.field.as_deref()).await?;
+        match after.deviation(before, goals)? {
+            None => Ok(after.version()),
+            Some(what) => Err(Error::new(Kind::Conflict, format!("change only the password in {}", self.id))
+                .because(what)
+                .hint("somebody edited the item at the same moment; look at it in 1Password, which keeps its history")),
+        }
+    }
+}
+
+/// Whether a text has the form of 1Password's ids.
+fn is_id(text: &str) -> bool {
+    text.len() == 26 && text.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit())
+}
+
+#[async_trait]
+impl Vault for Onepassword {
+    fn id(&self) -> &CopyId {
+        &self.id
+    }
+
+    fn location(&self) -> String {
+        let Options { vault, item, field } = &self.options;
+        format!("{KIND}/{vault}/{item}/{}", field.as_deref().unwrap_or("(password)"))
+    }
+
+    async fn check(&self) -> Result<Vec<Finding>> {
+        let place = self.place().await?;
+        let tried =
+            self.connect().await?.patch(place, &Patch::nothing(), self.options.field.as_deref()).await;
+        let item = match tried {
+            Ok(item) => item,
+            Err(error) if error.kind() == Kind::Rejected => {
+                let what = "whether the item may be changed can't be told before: this Connect server takes no empty change";
+                return Ok(vec![Finding::new(Severity::Unseen, self.id.as_str(), what)]);
+            }
+            Err(error) => return Err(error),
+        };
+        item.read()?;
+        let buried = item.state().map(|state| {
+            let what = format!("the item is {}", state.to_lowercase());
+            Finding::new(Severity::Blocks, self.id.as_str(), what).mend("restore it in 1Password")
+        });
+        Ok(buried.into_iter().collect())
+    }
+
+    async fn read(&self) -> Result<VaultState> {
+        self.item().await?.read()
+    }
+
+    async fn stage(&self, run: RunId, secret: &Secret) -> Result<()> {
+        let before = self.item().await?;
+        let state = before.read()?;
+        let refuse =
+            |why: String| Error::new(Kind::Conflict, format!("stage a password in {}", self.id)).because(why);
+        if let Some(pending) = state.pending {
+            return match pending.run {
+                Some(owner) if owner == run && pending.secret == *secret => Ok(()),
+                Some(owner) if owner == run => Err(refuse("this run has staged another one before".into())),
+                Some(owner) => Err(refuse(format!("a pending password of the run {owner} is there"))
+                    .hint(format!("finish it first: pgrotate resume {owner}, or pgrotate abort {owner}"))),
+                None => Err(refuse("a pending password of an unknown run is there".into())
+                    .hint("look at the item in 1Password and remove it there if it is not in use")),
+            };
+        }
+        if state.current.is_some_and(|current| current.run == Some(run)) {
+            return Err(refuse("this run's password is already the current one".into()));
+        }
+        let goals =
+            [(Slot::Pending, Some(secret.clone())), (Slot::PendingRun, Some(Secret::new(run.to_string())))];
+        self.reach(&before, &goals).await.map(drop)
+    }
+
+    async fn promote(&self, run: RunId) -> Result<Option<VersionId>> {
+        let before = self.item().await?;
+        let state = before.read()?;
+        let Some(pending) = state.pending.filter(|pending| pending.run == Some(run)) else {
+            if state.current.is_some_and(|current| current.run == Some(run)) {
+                return Ok(before.version());
+            }
+            return Err(Error::new(Kind::Conflict, format!("make the new password current in {}", self.id))
+                .because("the item holds no pending password of this run")
+                .hint("somebody changed the item; its history in 1Password has the value"));
+        };
+        let name = |run: RunId| Secret::new(run.to_string());
+        let (old, old_run) = match state.current {
+            Some(current) => (Some(current.secret), current.run.map(name)),
+            None => (None, None),
+        };
+        // Should a server ever carry out half a patch: the old password is kept before it is
+        // overwritten, and the pending one is dropped when it stands elsewhere.
+        let goals = [
+            (Slot::Previous, old),
+            (Slot::PreviousRun, old_run),
+            (Slot::Password, Some(pending.secret)),
+            (Slot::Run, Some(name(run))),
+            (Slot::Pending, None),
+            (Slot::PendingRun, None),
+        ];
+        self.reach(&before, &goals).await
+    }
+
+    async fn discard(&self, run: RunId) -> Result<()> {
+        let before = self.item().await?;
+        if before.read()?.pending.is_none_or(|pending| pending.run != Some(run)) {
+            return Ok(());
+        }
+        self.reach(&before, &[(Slot::Pending, None), (Slot::PendingRun, None)]).await.map(drop)
+    }
+}

@@ -1,0 +1,314 @@
+//! One item as a document: where the versions of the password stand in it, the patch that
+//! brings it where it shall be, and the proof that nothing else has changed.
+
+use jiff::Timestamp;
+use pgrotate_core::provider::{Entry, VaultState};
+use pgrotate_core::{Error, Kind, Result, RunId, Secret, VersionId};
+use serde_json::{Value, json};
+use zeroize::Zeroize;
+
+/// A place in an item.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Slot {
+    /// The item's own password field.
+    Password,
+    /// The run that made the current password.
+    Run,
+    /// The staged password.
+    Pending,
+    /// The run that staged it.
+    PendingRun,
+    /// The password before.
+    Previous,
+    /// The run that had made it.
+    PreviousRun,
+}
+
+/// The slots that pgrotate adds to an item.
+const OWN: [Slot; 5] = [Slot::Run, Slot::Pending, Slot::PendingRun, Slot::Previous, Slot::PreviousRun];
+
+/// What makes a field what it is. The rest (entropy, a one-time code) moves by itself.
+const FIELD_KEYS: [&str; 6] = ["id", "section", "type", "purpose", "label", "value"];
+/// What makes an item what it is, beside its fields and sections.
+const ITEM_KEYS: [&str; 7] = ["id", "title", "category", "vault", "urls", "tags", "files"];
+
+impl Slot {
+    /// The label by which a slot of ours is found: ids are given by the server.
+    pub(super) fn label(self) -> &'static str {
+        match self {
+            Self::Password => "the password field",
+            Self::Run => "pgrotate run",
+            Self::Pending => "pgrotate pending",
+            Self::PendingRun => "pgrotate pending run",
+            Self::Previous => "pgrotate previous",
+            Self::PreviousRun => "pgrotate previous run",
+        }
+    }
+
+    fn kind(self) -> &'static str {
+        match self {
+            Self::Password | Self::Pending | Self::Previous => "CONCEALED",
+            Self::Run | Self::PendingRun | Self::PreviousRun => "STRING",
+        }
+    }
+
+    /// Whether this label is one of ours.
+    pub(super) fn is_own_label(label: &str) -> bool {
+        OWN.iter().any(|slot| slot.label() == label)
+    }
+}
+
+/// What a slot shall hold; `None` for nothing.
+pub(super) type Goal = (Slot, Option<Secret>);
+
+/// An item with all its fields. Wiped when dropped.
+pub(super) struct Item {
+    document: Value,
+    /// Which field is the password, as configured: an id or a label.
+    choice: Option<String>,
+}
+
+impl Drop for Item {
+    fn drop(&mut self) {
+        wipe(&mut self.document);
+    }
+}
+
+/// Overwrites every text of a document.
+pub(super) fn wipe(value: &mut Value) {
+    match value {
+        Value::String(text) => text.zeroize(),
+        Value::Array(values) => values.iter_mut().for_each(wipe),
+        Value::Object(map) => map.values_mut().for_each(wipe),
+        Value::Null | Value::Bool(_) | Value::Number(_) => {}
+    }
+}
+
+impl Item {
+    /// Takes a document into custody.
+    pub(super) fn new(document: Value, choice: Option<String>) -> Self {
+        Self { document, choice }
+    }
+
+    /// Where the item is in its life: absent while it is in use.
+    pub(super) fn state(&self) -> Option<&str> {
+        self.document["state"].as_str().filter(|state| !state.is_empty())
+    }
+
+    /// The item's version.
+    pub(super) fn version(&self) -> Option<VersionId> {
+        self.document["version"].as_i64().map(|version| VersionId::new(version.to_string()))
+    }
+
+    fn updated_at(&self) -> Option<Timestamp> {
+        self.document["updatedAt"].as_str()?.parse().ok()
+    }
+
+    fn fields(&self) -> &[Value] {
+        self.document["fields"].as_array().map_or(&[], Vec::as_slice)
+    }
+
+    /// The field of a slot.
+    ///
+    /// # Errors
+    /// When more than one could be meant, or the password field is missing.
+    fn field(&self, slot: Slot) -> Result<Option<&Value>> {
+        if slot == Slot::Password {
+            return self.password_field().map(Some);
+        }
+        match self.fields().iter().filter(|field| field["label"] == slot.label()).collect::<Vec<_>>()[..] {
+            [] => Ok(None),
+            [field] => Ok(Some(field)),
+            _ => Err(Error::new(Kind::Ambiguous, format!("find the field \"{}\"", slot.label()))
+                .because("the item has more than one of this label")
+                .hint("somebody copied it; remove the wrong one in 1Password")),
+        }
+    }
+
+    fn password_field(&self) -> Result<&Value> {
+        let refuse = |kind, why: &str| {
+            Err(Error::new(kind, "find the item's password field").because(why.to_owned()).hint(format!(
+                "name its id or label in the configuration: field = \"…\"; hidden fields there are: {}",
+                self.concealed()
+            )))
+        };
+        let Some(choice) = &self.choice else {
+            let marked = self.fields().iter().filter(|field| field["purpose"] == "PASSWORD");
+            return match marked.collect::<Vec<_>>()[..] {
+                [field] => Ok(field),
+                [] => refuse(Kind::NotFound, "the item has no field that 1Password marks as its password"),
+                _ => refuse(Kind::Ambiguous, "1Password marks more than one field as the password"),
+            };
+        };
+        if let Some(field) = self.fields().iter().find(|field| field["id"] == choice.as_str()) {
+            return Ok(field);
+        }
+        match self.fields().iter().filter(|field| field["label"] == choice.as_str()).collect::<Vec<_>>()[..] {
+            [field] => Ok(field),
+            [] => refuse(Kind::NotFound, "the item has no field of the configured id or label"),
+            _ => refuse(Kind::Ambiguous, "the item has more than one field of the configured label"),
+        }
+    }
+
+    /// The labels of the hidden fields that are not ours.
+    fn concealed(&self) -> String {
+        let hidden = self.fields().iter().filter(|field| field["type"] == "CONCEALED");
+        let labels: Vec<_> = hidden
+            .filter_map(|field| field["label"].as_str())
+            .filter(|label| !Slot::is_own_label(label))
+            .collect();
+        if labels.is_empty() { "none".to_owned() } else { labels.join(", ") }
+    }
+
+    fn value(&self, slot: Slot) -> Result<Option<Secret>> {
+        let text = self.field(slot)?.and_then(|field| field["value"].as_str());
+        Ok(text.filter(|text| !text.is_empty()).map(Secret::new))
+    }
+
+    fn entry(&self, password: Slot, run: Slot) -> Result<Option<Entry>> {
+        let run = self.value(run)?.and_then(|run| run.expose().parse::<RunId>().ok());
+        Ok(self.value(password)?.map(|secret| Entry { secret, run }))
+    }
+
+    /// What the item holds for the role.
+    ///
+    /// # Errors
+    /// When a field can't be told from another.
+    pub(super) fn read(&self) -> Result<VaultState> {
+        Ok(VaultState {
+            current: self.entry(Slot::Password, Slot::Run)?,
+            pending: self.entry(Slot::Pending, Slot::PendingRun)?,
+            previous: self.entry(Slot::Previous, Slot::PreviousRun)?,
+            version: self.version(),
+            updated_at: self.updated_at(),
+        })
+    }
+
+    /// The JSON Patch that reaches the goals, in their order; empty if they are reached.
+    ///
+    /// # Errors
+    /// When a field can't be told from another, or has no id.
+    pub(super) fn patch(&self, goals: &[Goal]) -> Result<Patch> {
+        let mut operations = Vec::new();
+        for (slot, goal) in goals {
+            let field = self.field(*slot)?;
+            let id = match field.map(|field| field["id"].as_str()) {
+                Some(None) => {
+                    return Err(Error::new(Kind::Corrupt, format!("change \"{}\"", slot.label()))
+                        .because("1Password shows the field without an id"));
+                }
+                Some(id) => id,
+                None => None,
+            };
+            let present = field.and_then(|field| field["value"].as_str());
+            operations.extend(match (id, goal) {
+                (None, None) => None,
+                (Some(_), Some(goal)) if present == Some(goal.expose()) => None,
+                // `replace` needs a value to be there, and 1Password leaves empty ones out.
+                (Some(id), Some(goal)) => {
+                    let op = if present.is_some() { "replace" } else { "add" };
+                    Some(json!({"op": op, "path": pointer(id, "/value"), "value": goal.expose()}))
+                }
+                (Some(id), None) => Some(json!({"op": "remove", "path": pointer(id, "")})),
+                (None, Some(goal)) => Some(json!({"op": "add", "path": "/fields", "value": {
+                    "label": slot.label(), "type": slot.kind(), "value": goal.expose(),
+                }})),
+            });
+        }
+        Ok(Patch(Value::Array(operations)))
+    }
+
+    /// What is not as it was asked for: a goal that was missed, or something beside the goals
+    /// that has changed. Names fields by label, never by value.
+    ///
+    /// # Errors
+    /// When a field can't be told from another.
+    pub(super) fn deviation(&self, before: &Self, goals: &[Goal]) -> Result<Option<String>> {
+        for (slot, goal) in goals {
+            if self.value(*slot)? != *goal {
+                return Ok(Some(format!("\"{}\" is not what was written", slot.label())));
+            }
+        }
+        for key in ITEM_KEYS {
+            if settled(&self.document[key]) != settled(&before.document[key]) {
+                return Ok(Some(format!("the item's {key} changed")));
+            }
+        }
+        let gone = |section: &&Value| !list(&self.document["sections"]).contains(section);
+        if list(&before.document["sections"]).iter().any(|section| gone(&section)) {
+            return Ok(Some("a section changed".to_owned()));
+        }
+        self.changed_field(before, goals)
+    }
+
+    fn changed_field(&self, before: &Self, goals: &[Goal]) -> Result<Option<String>> {
+        let is_goal = |field: &Value| {
+            let own = |slot: &Slot| *slot != Slot::Password && field["label"] == slot.label();
+            goals.iter().any(|(slot, _)| own(slot))
+        };
+        let password = before.password_field()?["id"].clone();
+        let password_is_goal = goals.iter().any(|(slot, _)| *slot == Slot::Password);
+        let alike = |old: &Value, new: &Value| {
+            let written = |key: &str| password_is_goal && key == "value" && old["id"] == password;
+            FIELD_KEYS.iter().all(|key| written(key) || settled(&old[*key]) == settled(&new[*key]))
+        };
+        fn others<'i>(item: &'i Item, is_goal: &impl Fn(&Value) -> bool) -> Vec<&'i Value> {
+            item.fields().iter().filter(|field| !is_goal(field)).collect()
+        }
+        let (old, new) = (others(before, &is_goal), others(self, &is_goal));
+        let gone = old.iter().find(|old| !new.iter().any(|new| alike(old, new)));
+        let gone = gone.map(|field| format!("the field \"{}\" changed", name_of(field)));
+        Ok(gone.or_else(|| (new.len() != old.len()).then(|| "a field came or went".to_owned())))
+    }
+}
+
+/// An absent attribute and an empty one are the same to 1Password.
+fn settled(value: &Value) -> Option<&Value> {
+    let empty = match value {
+        Value::Null | Value::Bool(false) => true,
+        Value::String(text) => text.is_empty(),
+        Value::Array(values) => values.is_empty(),
+        Value::Object(map) => map.is_empty(),
+        Value::Bool(true) | Value::Number(_) => false,
+    };
+    (!empty).then_some(value)
+}
+
+fn list(value: &Value) -> &[Value] {
+    value.as_array().map_or(&[], Vec::as_slice)
+}
+
+fn name_of(field: &Value) -> &str {
+    field["label"].as_str().or_else(|| field["id"].as_str()).unwrap_or("without a name")
+}
+
+/// The JSON Pointer of a field, which Connect addresses by id and not by place.
+fn pointer(id: &str, rest: &str) -> String {
+    format!("/fields/{}{rest}", id.replace('~', "~0").replace('/', "~1"))
+}
+
+/// A JSON Patch. Wiped when dropped.
+pub(super) struct Patch(Value);
+
+impl Patch {
+    /// The patch that changes nothing.
+    pub(super) fn nothing() -> Self {
+        Self(json!([]))
+    }
+
+    /// Whether it changes nothing.
+    pub(super) fn is_empty(&self) -> bool {
+        list(&self.0).is_empty()
+    }
+
+    /// The document to send.
+    pub(super) fn document(&self) -> &Value {
+        &self.0
+    }
+}
+
+impl Drop for Patch {
+    fn drop(&mut self) {
+        wipe(&mut self.0);
+    }
+}

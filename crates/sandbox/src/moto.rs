@@ -1,0 +1,160 @@
+//! AWS Secrets Manager by moto, the Python library that AWS users test against, run as a server.
+//!
+//! moto speaks the real protocol and keeps the real versions and stages. Callers reach it through a proxy of ours, so
+//! that their requests are recorded and faults can hit them like everybody else's.
+
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::time::Duration;
+
+use axum::Router;
+use axum::body::{Body, Bytes};
+use axum::extract::{Request, State};
+use axum::http::{Response, StatusCode, header};
+use reqwest::Client;
+use rustix::process::Signal;
+use serde_json::{Value, json};
+
+use crate::error::{Context, Error, Result};
+use crate::process::{Launcher, Port, Process, direct_client, is_executable, wait_for_port};
+use crate::vendors::Copy;
+
+/// Python starts slowly on a busy machine.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// A running moto server.
+pub(crate) struct Moto {
+    base: String,
+    region: String,
+    client: Client,
+    _port: Port,
+}
+
+impl Moto {
+    /// Starts moto from a virtual environment.
+    pub(crate) async fn start(launcher: &Launcher, program: &Path, region: &str, log: &Path) -> Result<Self> {
+        let port = Port::reserve()?;
+        let process = spawn(launcher, program, port.number(), log)?;
+        let ready = wait_for_port(&process, port.number(), PATIENCE).await;
+        ready.context(|| format!("moto does not start, see {}", log.display()))?;
+        let base = format!("http://127.0.0.1:{}", port.number());
+        Ok(Self { base, region: region.to_owned(), client: direct_client()?, _port: port })
+    }
+
+    /// Creates a secret that holds a plain string.
+    pub(crate) async fn create_secret(&self, name: &str, value: &str) -> Result<()> {
+        self.call("CreateSecret", &json!({"Name": name, "SecretString": value})).await.map(|_| ())
+    }
+
+    /// What a secret holds now.
+    pub(crate) async fn copy(&self, name: &str) -> Result<Copy> {
+        let current = self.call("GetSecretValue", &json!({"SecretId": name})).await?;
+        let all = json!({"SecretId": name, "IncludeDeprecated": true, "MaxResults": 100});
+        let versions = self.call("ListSecretVersionIds", &all).await?;
+        let text = |key: &str| current[key].as_str().map(str::to_owned);
+        Ok(Copy {
+            value: text("SecretString"),
+            version: text("VersionId").unwrap_or_default(),
+            versions: versions["Versions"].as_array().map_or(0, Vec::len),
+        })
+    }
+
+    /// The proxy before moto.
+    pub(crate) fn router(&self) -> Router {
+        Router::new()
+            .fallback(forward)
+            .with_state(Upstream { base: self.base.clone(), client: self.client.clone() })
+    }
+
+    async fn call(&self, operation: &str, input: &Value) -> Result<Value> {
+        let failed = || format!("moto: {operation} failed");
+        let scope = format!("Credential=sandbox/20260101/{}/secretsmanager/aws4_request", self.region);
+        let response = self
+            .client
+            .post(&self.base)
+            .header("x-amz-target", format!("secretsmanager.{operation}"))
+            .header(header::CONTENT_TYPE, "application/x-amz-json-1.1")
+            // moto checks no signature; it reads the region from this header.
+            .header(
+                header::AUTHORIZATION,
+                format!("AWS4-HMAC-SHA256 {scope}, SignedHeaders=host, Signature=0"),
+            )
+            .body(input.to_string())
+            .send()
+            .await
+            .context(failed)?;
+        let status = response.status();
+        if !status.is_success() {
+            return Err(Error::new(format!("moto: {operation} was answered with {status}")));
+        }
+        response.json().await.context(failed)
+    }
+}
+
+/// Where moto is: `PGROTATE_SANDBOX_VENV`, else the virtual environment that `make setup` makes.
+pub(crate) fn program(repository: &Path) -> Result<PathBuf> {
+    let environment = std::env::var_os("PGROTATE_SANDBOX_VENV")
+        .map_or_else(|| repository.join("target/venv/sandbox"), PathBuf::from);
+    let program = environment.join("bin/moto_server");
+    if is_executable(&program) {
+        return Ok(program);
+    }
+    Err(Error::new(format!("{} is missing: run `make setup`", program.display())))
+}
+
+fn spawn(launcher: &Launcher, program: &Path, port: u16, log: &Path) -> Result<Process> {
+    let log = std::fs::OpenOptions::new().create(true).append(true).open(log);
+    let log = log.context(|| "cannot open moto's log".into())?;
+    let also = log.try_clone().context(|| "cannot open moto's log".into())?;
+    let mut command = launcher.command(program, Signal::KILL);
+    command.args(["-H", "127.0.0.1", "-p", &port.to_string()]);
+    command.stdout(Stdio::from(log)).stderr(Stdio::from(also));
+    command.env("PATH", "/usr/local/bin:/usr/bin:/bin").env("LANG", "C.UTF-8");
+    Ok(launcher.spawn("moto", command, Signal::KILL)?.0)
+}
+
+#[derive(Clone)]
+struct Upstream {
+    base: String,
+    client: Client,
+}
+
+async fn forward(State(upstream): State<Upstream>, request: Request) -> Response<Body> {
+    match forwarded(&upstream, request).await {
+        Ok(response) => response,
+        Err(error) => {
+            tracing::error!("{}", error.chain());
+            let mut response = Response::new(Body::from("moto does not answer"));
+            *response.status_mut() = StatusCode::BAD_GATEWAY;
+            response
+        }
+    }
+}
+
+async fn forwarded(upstream: &Upstream, request: Request) -> Result<Response<Body>> {
+    let (mut parts, body) = request.into_parts();
+    // The recorder has read the body already, so its size is bounded.
+    let body: Bytes =
+        axum::body::to_bytes(body, usize::MAX).await.context(|| "a request broke off".into())?;
+    let path = parts.uri.path_and_query().map_or("/", |path| path.as_str());
+    parts.headers.remove(header::CONTENT_LENGTH);
+    parts.headers.remove(header::TRANSFER_ENCODING);
+    let answer = upstream
+        .client
+        .request(parts.method, format!("{}{path}", upstream.base))
+        // The caller's own Host stays: moto tells services apart by it.
+        .headers(parts.headers)
+        .body(body)
+        .send()
+        .await
+        .context(|| "moto does not answer".into())?;
+    let (status, mut headers) = (answer.status(), answer.headers().clone());
+    // The answer is passed on whole, so its framing is ours.
+    headers.remove(header::TRANSFER_ENCODING);
+    headers.remove(header::CONNECTION);
+    let body = answer.bytes().await.context(|| "moto's answer broke off".into())?;
+    let mut response = Response::new(Body::from(body));
+    *response.status_mut() = status;
+    *response.headers_mut() = headers;
+    Ok(response)
+}

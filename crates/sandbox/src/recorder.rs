@@ -1,0 +1,438 @@
+//! What stands before every vendor: latency, a record of each request, and the faults that a test has set.
+//!
+//! The public record holds no secret: neither headers nor bodies, and no value of a query parameter that signs or
+//! authorizes. Whole requests are kept only where the sandbox was started with `--record-bodies`.
+
+use std::collections::VecDeque;
+use std::convert::Infallible;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use axum::Router;
+use axum::body::{Body, Bytes};
+use axum::http::request::Parts;
+use axum::http::{HeaderMap, HeaderValue, Request, Response, StatusCode, header};
+use hyper::service::Service;
+use hyper_util::service::TowerToHyperService;
+use jiff::Timestamp;
+use serde::Serialize;
+use serde_json::{Value, json};
+
+use crate::faults::{Faults, Hit, Kind, Target, When};
+
+/// No vendor takes a larger request.
+const BODY_LIMIT: usize = 8 << 20;
+/// The oldest requests are forgotten beyond this many.
+const ENTRIES: usize = 100_000;
+/// Query parameters whose value signs or authorizes.
+const SECRET_PARAMETERS: [&str; 7] =
+    ["sig", "signature", "code", "token", "access_token", "client_secret", "s"];
+/// Headers that authorize; not even `--record-bodies` keeps them.
+const SECRET_HEADERS: [&str; 3] = ["authorization", "x-amz-security-token", "cookie"];
+
+/// Records requests, and spoils those that a fault hits.
+pub(crate) struct Recorder {
+    latency: Duration,
+    faults: Faults,
+    entries: Mutex<Entries>,
+    recording: Option<Mutex<Vec<Value>>>,
+}
+
+#[derive(Default)]
+struct Entries {
+    kept: VecDeque<Entry>,
+    last: u64,
+}
+
+/// One request, as `GET /_sandbox/requests` shows it.
+#[derive(Clone, Debug, Serialize)]
+pub(crate) struct Entry {
+    /// Counts from 1, in the order of arrival.
+    pub(crate) seq: u64,
+    /// When it arrived.
+    pub(crate) time: Timestamp,
+    /// The system it went to.
+    pub(crate) system: &'static str,
+    /// Its method.
+    pub(crate) method: String,
+    /// Its host, which names the key vault or the application.
+    pub(crate) host: String,
+    /// Its path and query without secrets.
+    pub(crate) path: String,
+    /// The AWS operation, whose path is always `/`.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub(crate) operation: String,
+    /// The answer's status; null while in flight and where there was no answer.
+    pub(crate) status: Option<u16>,
+    /// From arrival to answer.
+    pub(crate) latency_ms: Option<u64>,
+    /// The caller went away before the answer.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub(crate) abandoned: bool,
+    /// The fault that hit it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) fault: Option<Kind>,
+}
+
+/// The connection is to be closed without an answer.
+#[derive(Debug)]
+pub(crate) struct Dropped;
+
+impl std::fmt::Display for Dropped {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.write_str("dropped by a fault")
+    }
+}
+
+impl std::error::Error for Dropped {}
+
+impl Recorder {
+    /// A recorder that lets each request wait for `latency`, and keeps whole requests if told so.
+    pub(crate) fn new(latency: Duration, record_bodies: bool) -> Self {
+        Self {
+            latency,
+            faults: Faults::new(),
+            entries: Mutex::default(),
+            recording: record_bodies.then(Mutex::default),
+        }
+    }
+
+    /// The faults.
+    pub(crate) fn faults(&self) -> &Faults {
+        &self.faults
+    }
+
+    /// All requests so far.
+    pub(crate) fn requests(&self) -> Vec<Entry> {
+        self.entries().kept.iter().cloned().collect()
+    }
+
+    /// Whole requests, if they are kept.
+    pub(crate) fn recording(&self) -> Option<Vec<Value>> {
+        let recording = self.recording.as_ref()?;
+        Some(recording.lock().unwrap_or_else(PoisonError::into_inner).clone())
+    }
+
+    /// Answers a request to `system` through `router`. Once the vendor has begun, the request is carried out even if
+    /// the caller goes away, as at the real one.
+    pub(crate) async fn answer<B>(
+        self: Arc<Self>,
+        system: &'static str,
+        router: Router,
+        request: Request<B>,
+    ) -> Result<Response<Body>, Dropped>
+    where
+        B: hyper::body::Body<Data = Bytes> + Send + 'static,
+        B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+    {
+        let arrived = Instant::now();
+        let (parts, body) = request.into_parts();
+        // A request that did not arrive whole has not arrived.
+        let body = axum::body::to_bytes(Body::new(body), BODY_LIMIT).await.map_err(|_| Dropped)?;
+        let mut flight = InFlight { seq: self.open(system, &parts, &body), recorder: &self, landed: false };
+        let mut hits = self.hits(system, &parts);
+        if let Some(hit) = hits.first() {
+            flight.change(|entry| entry.fault = Some(hit.fault.kind));
+        }
+        tokio::time::sleep(self.latency).await;
+        let answer = spoilt(&mut hits, router, Request::from_parts(parts, Body::from(body))).await;
+        flight.landed = true;
+        flight.change(|entry| {
+            entry.status = answer.as_ref().ok().map(|response| response.status().as_u16());
+            entry.latency_ms = u64::try_from(arrived.elapsed().as_millis()).ok();
+        });
+        answer
+    }
+
+    fn hits(&self, system: &str, parts: &Parts) -> Vec<Hit> {
+        let path = parts.uri.path_and_query().map_or("/", |path| path.as_str());
+        self.faults.hits(&Target {
+            method: parts.method.as_str(),
+            path,
+            host: &host(parts),
+            system,
+            operation: operation(&parts.headers),
+        })
+    }
+
+    fn open(&self, system: &'static str, parts: &Parts, body: &Bytes) -> u64 {
+        let time = Timestamp::now();
+        let mut entries = self.entries();
+        entries.last += 1;
+        let seq = entries.last;
+        if entries.kept.len() == ENTRIES {
+            entries.kept.pop_front();
+        }
+        entries.kept.push_back(Entry {
+            seq,
+            time,
+            system,
+            method: parts.method.to_string(),
+            host: host(parts),
+            path: public_path(system, parts),
+            operation: operation(&parts.headers).to_owned(),
+            status: None,
+            latency_ms: None,
+            abandoned: false,
+            fault: None,
+        });
+        drop(entries);
+        if let Some(recording) = &self.recording {
+            recording
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .push(whole(seq, time, system, parts, body));
+        }
+        seq
+    }
+
+    fn change(&self, seq: u64, change: impl FnOnce(&mut Entry)) {
+        let mut entries = self.entries();
+        let first = entries.kept.front().map_or(seq, |entry| entry.seq);
+        let index = usize::try_from(seq.saturating_sub(first)).unwrap_or(usize::MAX);
+        if let Some(entry) = entries.kept.get_mut(index).filter(|entry| entry.seq == seq) {
+            change(entry);
+        }
+    }
+
+    fn entries(&self) -> MutexGuard<'_, Entries> {
+        self.entries.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A request that has arrived. If it is dropped before it lands, the caller has gone away.
+struct InFlight<'a> {
+    seq: u64,
+    recorder: &'a Recorder,
+    landed: bool,
+}
+
+impl InFlight<'_> {
+    fn change(&self, change: impl FnOnce(&mut Entry)) {
+        self.recorder.change(self.seq, change);
+    }
+}
+
+impl Drop for InFlight<'_> {
+    fn drop(&mut self) {
+        if !self.landed {
+            self.change(|entry| entry.abandoned = true);
+        }
+    }
+}
+
+/// Carries a request out between the faults that hit it.
+async fn spoilt(hits: &mut [Hit], router: Router, request: Request<Body>) -> Result<Response<Body>, Dropped> {
+    if let Some(response) = spoil(hits, When::Before).await? {
+        return Ok(response);
+    }
+    let answer = carry_out(router, request).await;
+    Ok(spoil(hits, When::After).await?.unwrap_or(answer))
+}
+
+/// Lets the faults of one side of the effect happen, in the order they were set.
+async fn spoil(hits: &mut [Hit], when: When) -> Result<Option<Response<Body>>, Dropped> {
+    for hit in hits.iter_mut().filter(|hit| hit.fault.when == when) {
+        match hit.fault.kind {
+            Kind::Delay | Kind::Hold => hit.wait().await,
+            Kind::Drop => return Err(Dropped),
+            Kind::Status => return Ok(Some(spoilt_answer(hit.fault.status, hit.fault.retry_after_s))),
+        }
+    }
+    Ok(None)
+}
+
+/// Runs the vendor's handler in a task of its own: it must not stop half-way when the caller goes away.
+async fn carry_out(router: Router, request: Request<Body>) -> Response<Body> {
+    let handler = tokio::spawn(async move {
+        let Ok(response) = TowerToHyperService::new(router).call(request).await as Result<_, Infallible>;
+        response
+    });
+    handler.await.unwrap_or_else(|error| {
+        tracing::error!("a handler failed: {error}");
+        spoilt_answer(Some(500), None)
+    })
+}
+
+/// An answer that each vendor's client can read: Azure's `error`, everybody's `message`, AWS's `__type`.
+fn spoilt_answer(status: Option<u16>, retry_after_s: Option<u64>) -> Response<Body> {
+    let status = status.and_then(|status| StatusCode::from_u16(status).ok());
+    let status = status.unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    let code = match status {
+        StatusCode::TOO_MANY_REQUESTS => "TooManyRequests",
+        StatusCode::SERVICE_UNAVAILABLE => "ServiceUnavailable",
+        StatusCode::FORBIDDEN => "AuthorizationFailed",
+        StatusCode::UNAUTHORIZED => "Unauthorized",
+        _ => "InternalServerError",
+    };
+    let message = "a fault set in the sandbox";
+    let body = json!({"error": {"code": code, "message": message}, "message": message, "__type": code});
+    let mut response = Response::new(Body::from(body.to_string()));
+    *response.status_mut() = status;
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    if let Some(seconds) = retry_after_s {
+        headers.insert(header::RETRY_AFTER, HeaderValue::from(seconds));
+    }
+    response
+}
+
+/// The host that a request names.
+pub(crate) fn host(parts: &Parts) -> String {
+    let named = parts.headers.get(header::HOST).and_then(|host| host.to_str().ok());
+    named.or_else(|| parts.uri.authority().map(|authority| authority.as_str())).unwrap_or_default().to_owned()
+}
+
+/// `PutSecretValue` of `X-Amz-Target: secretsmanager.PutSecretValue`.
+fn operation(headers: &HeaderMap) -> &str {
+    let target = headers.get("x-amz-target").and_then(|target| target.to_str().ok()).unwrap_or_default();
+    target.rsplit_once('.').map_or(target, |(_, operation)| operation)
+}
+
+/// Path and query, with what authorizes replaced by `***`.
+fn public_path(system: &str, parts: &Parts) -> String {
+    let mut path = parts.uri.path().to_owned();
+    if system == "webhook"
+        && let Some((open, _)) = path.rsplit_once('/')
+    {
+        // The end of a chat webhook's path is its credential.
+        path = format!("{open}/***");
+    }
+    let Some(query) = parts.uri.query() else { return path };
+    let parameters = query.split('&').map(|parameter| {
+        let name = parameter.split('=').next().unwrap_or_default();
+        let secret = SECRET_PARAMETERS.iter().any(|secret| secret.eq_ignore_ascii_case(name));
+        if secret { format!("{name}=***") } else { parameter.to_owned() }
+    });
+    format!("{path}?{}", parameters.collect::<Vec<_>>().join("&"))
+}
+
+/// A whole request, for contract tests.
+fn whole(seq: u64, time: Timestamp, system: &str, parts: &Parts, body: &Bytes) -> Value {
+    let headers: Vec<(&str, String)> = parts
+        .headers
+        .iter()
+        .filter(|(name, _)| !SECRET_HEADERS.contains(&name.as_str()))
+        .map(|(name, value)| (name.as_str(), String::from_utf8_lossy(value.as_bytes()).into_owned()))
+        .collect();
+    json!({
+        "seq": seq,
+        "time": time,
+        "system": system,
+        "method": parts.method.as_str(),
+        "host": host(parts),
+        "path": parts.uri.path_and_query().map_or("/", |path| path.as_str()),
+        "headers": headers,
+        "body": String::from_utf8_lossy(body),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::routing::put;
+
+    use super::*;
+    use crate::faults::Fault;
+
+    async fn send(recorder: &Arc<Recorder>, path: &str) -> Result<Response<Body>, Dropped> {
+        let router =
+            Router::new().fallback(put(|body: String| async move { format!("took {}", body.len()) }));
+        let request = Request::put(path)
+            .header("host", "kv.vault.localhost:1")
+            .header("authorization", "Bearer canary-token")
+            .body(Body::from("canary-body"))
+            .unwrap();
+        Arc::clone(recorder).answer("key_vault", router, request).await
+    }
+
+    fn fault(value: Value) -> Fault {
+        serde_json::from_value(value).unwrap()
+    }
+
+    #[tokio::test]
+    async fn a_request_is_recorded_without_its_secrets() {
+        let recorder = Arc::new(Recorder::new(Duration::ZERO, false));
+        let response =
+            send(&recorder, "/secrets/a?api-version=1&sig=canary-sig&TOKEN=canary-t").await.unwrap();
+        assert_eq!(response.status(), 200);
+        let text = serde_json::to_string(&recorder.requests()).unwrap();
+        assert!(!text.contains("canary"), "{text}");
+        let entry = recorder.requests().remove(0);
+        assert_eq!(entry.path, "/secrets/a?api-version=1&sig=***&TOKEN=***");
+        assert_eq!((entry.seq, entry.status, entry.host.as_str()), (1, Some(200), "kv.vault.localhost:1"));
+        assert!(recorder.recording().is_none());
+    }
+
+    #[tokio::test]
+    async fn whole_requests_are_kept_only_when_asked_for_and_without_their_authorization() {
+        let recorder = Arc::new(Recorder::new(Duration::ZERO, true));
+        send(&recorder, "/secrets/a?sig=1").await.unwrap();
+        let text = serde_json::to_string(&recorder.recording().unwrap()).unwrap();
+        assert!(text.contains("canary-body") && text.contains("sig=1"), "{text}");
+        assert!(!text.contains("canary-token"), "{text}");
+    }
+
+    #[tokio::test]
+    async fn a_webhooks_path_is_its_credential() {
+        let recorder = Arc::new(Recorder::new(Duration::ZERO, false));
+        let request = Request::post("/services/T0/B0/canary").body(Body::empty()).unwrap();
+        Arc::clone(&recorder).answer("webhook", Router::new(), request).await.unwrap();
+        assert_eq!(recorder.requests()[0].path, "/services/T0/B0/***");
+    }
+
+    #[tokio::test]
+    async fn a_status_before_the_effect_replaces_it_and_one_after_hides_it() {
+        let effects = Arc::new(std::sync::atomic::AtomicU32::new(0));
+        for (when, expected) in [("before", 0), ("after", 1)] {
+            let recorder = Arc::new(Recorder::new(Duration::ZERO, false));
+            let set = json!({"when": when, "kind": "status", "status": 503, "retry_after_s": 7});
+            recorder.faults().set(fault(set)).unwrap();
+            let seen = effects.clone();
+            let router = Router::new().fallback(move || async move {
+                seen.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
+            });
+            let request = Request::get("/").body(Body::empty()).unwrap();
+            let response = Arc::clone(&recorder).answer("jira", router, request).await.unwrap();
+            assert_eq!(response.status(), 503);
+            assert_eq!(response.headers()["retry-after"], "7");
+            assert_eq!(effects.load(std::sync::atomic::Ordering::SeqCst), expected, "{when}");
+            assert_eq!(recorder.requests()[0].status, Some(503));
+        }
+    }
+
+    #[tokio::test]
+    async fn a_dropped_request_has_no_status_and_names_its_fault() {
+        let recorder = Arc::new(Recorder::new(Duration::ZERO, false));
+        recorder.faults().set(fault(json!({"when": "after", "kind": "drop"}))).unwrap();
+        assert!(send(&recorder, "/").await.is_err());
+        let entry = recorder.requests().remove(0);
+        assert_eq!((entry.status, entry.fault, entry.abandoned), (None, Some(Kind::Drop), false));
+        assert_eq!(send(&recorder, "/").await.unwrap().status(), 200);
+    }
+
+    #[tokio::test]
+    async fn the_effect_happens_even_if_the_caller_goes_away() {
+        let recorder = Arc::new(Recorder::new(Duration::ZERO, false));
+        let (began, mut begun) = tokio::sync::mpsc::channel(1);
+        let (done, mut finished) = tokio::sync::mpsc::channel(1);
+        let router = Router::new().fallback(move || async move {
+            began.send(()).await.unwrap();
+            tokio::time::sleep(Duration::from_millis(20)).await;
+            done.send(()).await.unwrap();
+        });
+        let request = Request::get("/").body(Body::empty()).unwrap();
+        let caller = tokio::spawn(Arc::clone(&recorder).answer("github", router, request));
+        begun.recv().await.unwrap();
+        caller.abort();
+        tokio::time::timeout(Duration::from_secs(5), finished.recv()).await.unwrap().unwrap();
+        assert!(recorder.requests()[0].abandoned);
+    }
+
+    #[tokio::test]
+    async fn an_aws_request_is_known_by_its_operation() {
+        let mut headers = HeaderMap::new();
+        headers.insert("x-amz-target", HeaderValue::from_static("secretsmanager.PutSecretValue"));
+        assert_eq!(operation(&headers), "PutSecretValue");
+        assert_eq!(operation(&HeaderMap::new()), "");
+    }
+}

@@ -1,0 +1,106 @@
+//! The SCM site of an application: its log stream, which never ends, and the list of its log files.
+
+use std::collections::VecDeque;
+use std::convert::Infallible;
+use std::sync::Arc;
+
+use axum::Router;
+use axum::body::Body;
+use axum::extract::{Request, State};
+use axum::http::header;
+use axum::response::{IntoResponse, Response};
+use futures::{Stream, stream};
+use jiff::Timestamp;
+use serde_json::json;
+use tokio::sync::broadcast::Receiver;
+use tokio::sync::broadcast::error::RecvError;
+
+use super::super::LogLine;
+use super::super::azure_sign_in::Audience;
+use super::super::call::{Call, empty, lock, now_text, reply, with_header};
+use super::AppService;
+
+pub(super) fn router(service: Arc<AppService>) -> Router {
+    Router::new().fallback(serve).with_state(service)
+}
+
+async fn serve(State(service): State<Arc<AppService>>, request: Request) -> Response {
+    let call = match Call::read(request).await {
+        Ok(call) => call,
+        Err(response) => return response,
+    };
+    // The SCM site takes tokens for App Service and for the resource manager; passwords are switched off.
+    if service.sign_in.check(&call, &[Audience::AppService, Audience::ResourceManager]).is_err() {
+        return with_header(empty(401), "www-authenticate", "Basic realm=\"site\"");
+    }
+    let label = call.host_label();
+    let Some((app, slot)) = site(&service, label) else { return empty(404) };
+    match (call.method.as_str(), call.segments().as_slice()) {
+        ("GET", ["logstream", ..] | ["api", "logstream", ..]) if slot => log_stream(Vec::new(), None),
+        ("GET", ["logstream", ..] | ["api", "logstream", ..]) => {
+            let (recent, live) = service.apps.follow(&app);
+            log_stream(recent, Some(live))
+        }
+        ("GET", ["api", "logs", "docker"]) => {
+            let (recent, _) = service.apps.follow(&app);
+            let size: usize = recent.iter().map(|line| line.text.len() + 1).sum();
+            let path = "/home/LogFiles/2026_11_23_ln0sdlwk0000_default_docker.log";
+            reply(
+                200,
+                json!([{
+                    "machineName": "ln0sdlwk0000",
+                    "lastUpdated": now_text(),
+                    "size": size,
+                    "href": service.scm.replacen("://", &format!("://{label}."), 1) + "/api/vfs/LogFiles/default_docker.log",
+                    "path": path,
+                }]),
+            )
+        }
+        _ => empty(404),
+    }
+}
+
+/// The application of a host name's first label, and whether it is a slot's.
+fn site(service: &AppService, label: &str) -> Option<(String, bool)> {
+    let sites = lock(&service.sites);
+    let site = sites.iter().find(|site| site.label().eq_ignore_ascii_case(label))?;
+    Some((site.environment.app(), site.slot.is_some()))
+}
+
+/// The recent lines and then every line as it comes, each with the time at which it was printed.
+fn log_stream(recent: Vec<LogLine>, live: Option<Receiver<LogLine>>) -> Response {
+    let greeting = format!(
+        "{}  Welcome, you are now connected to log-streaming service.\n\n",
+        Timestamp::now().strftime("%Y-%m-%dT%H:%M:%S")
+    );
+    let first = [greeting].into_iter().chain(recent.iter().map(written)).collect();
+    let content = [(header::CONTENT_TYPE, "text/plain")];
+    (content, Body::from_stream(follow(first, live))).into_response()
+}
+
+fn follow(
+    first: VecDeque<String>,
+    live: Option<Receiver<LogLine>>,
+) -> impl Stream<Item = Result<String, Infallible>> {
+    stream::unfold((first, live), |(mut first, mut live)| async move {
+        if let Some(text) = first.pop_front() {
+            return Some((Ok(text), (first, live)));
+        }
+        let text = match &mut live {
+            // A slot runs nothing, so its stream stays silent without ending.
+            None => std::future::pending().await,
+            Some(receiver) => match receiver.recv().await {
+                Ok(line) => written(&line),
+                Err(RecvError::Lagged(count)) => {
+                    format!("{count} lines were dropped: the reader was too slow.\n")
+                }
+                Err(RecvError::Closed) => return None,
+            },
+        };
+        Some((Ok(text), (first, live)))
+    })
+}
+
+fn written(line: &LogLine) -> String {
+    format!("{} {}\n", line.at.strftime("%Y-%m-%dT%H:%M:%S.%9fZ"), line.text)
+}

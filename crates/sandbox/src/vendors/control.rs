@@ -1,0 +1,98 @@
+//! Bad states on demand: what the control interface does to the vendors.
+
+use serde_json::Value;
+
+use super::Vendors;
+
+/// Puts a vendor into a state that a test wants to see handled:
+/// `{"system": "key_vault", "environment": "dev", "what": "deleted", "value": "database-url"}`.
+///
+/// | system | what | value |
+/// | --- | --- | --- |
+/// | `resource_manager` | `state` | the server's state: `"Stopped"`, `"Updating"`, `"Ready"` |
+/// | | `replica`, `password_auth` | `true` or `false` |
+/// | | `property` | `{"pointer": "/properties/backup/backupRetentionDays", "value": 7}` |
+/// | | `fail_next` | `{"code", "message", "applied"}`: how the next operation ends; `applied` changes the password all the same |
+/// | | `deny` | the actions and data actions that the caller lacks, for Key Vault and App Service too |
+/// | | `lock` | `"ReadOnly"`, `"CanNotDelete"` or null |
+/// | | `tokens_expired` | null |
+/// | `key_vault` | `deleted`, `disabled`, `removed` | a secret's name: soft-deleted, latest version disabled, never been |
+/// | | `value` | `{"secret", "value"}`: a version made by somebody else |
+/// | | `firewall` | `true` or `false` |
+/// | | `access_policy` | the caller's secret permissions, or null for roles |
+/// | `app_service` | `setting` | `{"name", "value"}`; null removes it |
+/// | | `reference` | `{"name"?, "secret", "version"?}`: the setting becomes a Key Vault reference |
+/// | | `connection_string` | `{"name", "value"}` |
+/// | | `slot` | a slot's name |
+/// | | `basic_auth`, `stopped` | `true` or `false` |
+/// | `github` | `deny` | permissions such as `"secrets=write"` |
+/// | | `scopes` | those of the classic token |
+/// | | `run` | the status of a workflow run that appears: `"queued"`, `"in_progress"` |
+/// | | `issues_disabled` | `true` or `false` |
+/// | | `new_key` | null: the repository's key pair is renewed |
+/// | | `removed` | a secret's name |
+/// | `onepassword` | `ambiguous`, `missing`, `archived` | null: another item of the title; no item; archived |
+/// | | `read_only` | `true` or `false` |
+/// | | `password` | a value that somebody else puts into the item |
+pub(crate) fn apply(vendors: &Vendors, request: &Value) -> Result<(), String> {
+    let text = |name: &str| request[name].as_str().ok_or_else(|| format!("{name:?} is missing or no string"));
+    let (system, what, wanted) = (text("system")?, text("what")?, text("environment")?);
+    let environment =
+        vendors.environment(wanted).ok_or_else(|| format!("there is no environment {wanted:?}"))?;
+    let value = &request["value"];
+    match system {
+        "resource_manager" => vendors.resource_manager.set(environment, what, value),
+        "key_vault" => vendors.key_vault.set(environment, what, value),
+        "app_service" => vendors.app_service.set(environment, what, value),
+        "github" => vendors.github.set(environment, what, value),
+        "onepassword" => vendors.onepassword.set(environment, what, value),
+        "aws" => Err("AWS is moto's: use the AWS interface itself".to_owned()),
+        other => Err(format!("there is no system {other:?}")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::super::testing::Sandbox;
+    use super::apply;
+
+    #[tokio::test]
+    async fn what_nobody_can_do_is_said() {
+        let sandbox = Sandbox::new();
+        let set = |system: &str, environment: &str, what: &str| {
+            let request = json!({"system": system, "environment": environment, "what": what, "value": "x"});
+            apply(&sandbox.vendors, &request)
+        };
+        assert_eq!(set("key_vault", "dev", "nothing"), Err("key_vault can't set \"nothing\"".to_owned()));
+        assert_eq!(set("key_vault", "dev", "deleted"), Err("no such secret".to_owned()));
+        assert_eq!(set("key_vault", "qa", "deleted"), Err("there is no environment \"qa\"".to_owned()));
+        assert_eq!(set("nothing", "dev", "deleted"), Err("there is no system \"nothing\"".to_owned()));
+        assert!(set("aws", "dev", "deleted").unwrap_err().contains("moto"));
+        assert!(apply(&sandbox.vendors, &json!({})).is_err());
+    }
+
+    #[tokio::test]
+    async fn each_environment_shows_its_own_copies() {
+        let sandbox = Sandbox::new();
+        let copies = sandbox.vendors.copies("dev");
+        let ids: Vec<&str> = copies.keys().map(String::as_str).collect();
+        // The settings and secrets beside them are no copies.
+        assert_eq!(
+            ids,
+            [
+                "azure_app_service:DATABASE_URL",
+                "azure_key_vault:database-url",
+                "azure_key_vault:postgres-admin-password",
+                "github_actions:DEV_DATABASE_URL",
+                "github_actions:DEV_POSTGRES_ADMIN_PASSWORD",
+                "onepassword:MindWell dev Postgres Admin",
+            ]
+        );
+        for (id, copy) in &copies {
+            assert!(copy.value.as_ref().unwrap().contains("Seed-dev-1"), "{id}");
+        }
+        assert!(sandbox.vendors.copies("qa").is_empty());
+    }
+}

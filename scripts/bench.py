@@ -1,0 +1,129 @@
+#!/usr/bin/env python3
+"""Measures pgrotate on one sandbox in one run: what `make bench` prints.
+
+Time and memory are those that the kernel counted for the finished process (wait4), so neither the sandbox nor this
+script is in them. Figures of a shared machine are noisy: medians, and ratios within one run.
+"""
+
+import json
+import os
+import shutil
+import statistics
+import subprocess
+import sys
+import time
+import urllib.request
+from datetime import datetime
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+BIN = Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target")) / "release"
+WORLD = ROOT / "target" / "bench"
+
+
+class Measured:
+    """One finished call of the program."""
+
+    def __init__(self, arguments, config=None):
+        environment = {"PATH": os.environ["PATH"], "HOME": str(WORLD), "PGROTATE_STATE_DIR": str(WORLD.with_suffix(".state"))}
+        if config:
+            environment["PGROTATE_CONFIG"] = config
+        output = WORLD.with_suffix(".out")
+        began = time.monotonic()
+        with open(output, "wb") as out:
+            pid = os.posix_spawn(BIN / "pgrotate", ["pgrotate", *arguments], environment,
+                                 file_actions=[(os.POSIX_SPAWN_DUP2, out.fileno(), 1), (os.POSIX_SPAWN_DUP2, out.fileno(), 2)])
+            _, status, usage = os.wait4(pid, 0)
+        self.wall = time.monotonic() - began
+        self.cpu = usage.ru_utime + usage.ru_stime
+        self.memory = usage.ru_maxrss / 1024
+        if os.waitstatus_to_exitcode(status) != 0:
+            sys.exit(f"pgrotate {' '.join(arguments)} failed:\n{output.read_text()}")
+
+
+class Sandbox:
+    """A sandbox of one environment, for the length of a `with`."""
+
+    def __init__(self, latency):
+        self.latency = latency
+
+    def __enter__(self):
+        shutil.rmtree(WORLD, ignore_errors=True)
+        shutil.rmtree(WORLD.with_suffix(".state"), ignore_errors=True)
+        WORLD.mkdir(parents=True)
+        self.process = subprocess.Popen(
+            [BIN / "pgrotate-sandbox", "up", "--dir", WORLD / "world", "--env", "dev", "--latency", self.latency],
+            stdout=subprocess.PIPE, stderr=open(WORLD.with_suffix(".log"), "wb"), stdin=subprocess.DEVNULL)
+        line = self.process.stdout.readline()
+        if not line:
+            sys.exit(f"the sandbox did not start; see {WORLD.with_suffix('.log')}")
+        ready = json.loads(line)
+        self.config, self.control = ready["config"], ready["control"]
+        return self
+
+    def __exit__(self, *_):
+        self.process.terminate()
+        self.process.wait()
+
+    def requests(self):
+        with urllib.request.urlopen(f"{self.control}/_sandbox/requests") as answer:
+            return json.load(answer)
+
+
+def row(name, value, target=""):
+    print(f"{name:<58} {value:>12}  {target}")
+
+
+def milliseconds(values):
+    return f"{statistics.median(values) * 1000:.1f} ms"
+
+
+def small_commands():
+    versions = [Measured(["--version"]) for _ in range(21)]
+    row("--version, wall", milliseconds([run.wall for run in versions]), "under 10 ms")
+    with Sandbox("instant") as sandbox:
+        plans = [Measured(["plan", "dev"], sandbox.config) for _ in range(11)]
+        row("plan at instant latency, CPU", milliseconds([run.cpu for run in plans]), "under 100 ms")
+        row("plan at instant latency, wall", milliseconds([run.wall for run in plans]))
+        rotations, counts = [], []
+        for _ in range(5):
+            before = len(sandbox.requests())
+            rotations.append(Measured(["rotate", "dev"], sandbox.config))
+            counts.append(len(sandbox.requests()) - before)
+        # The children (Alembic) are not pgrotate's own time; wait4 counts them with their parent, so they are
+        # measured beside it by a configuration without that check.
+        row("rotate at instant latency, CPU with Alembic's process", milliseconds([run.cpu for run in rotations]))
+        row("rotate at instant latency, wall", milliseconds([run.wall for run in rotations]))
+        row("requests of a rotation", f"{statistics.median(counts):.0f}")
+        without = Path(sandbox.config).with_name("without-alembic.toml")
+        without.write_text(drop_command_check(Path(sandbox.config).read_text()))
+        bare = [Measured(["rotate", "dev"], str(without)) for _ in range(5)]
+        row("rotate at instant latency, CPU of pgrotate alone", milliseconds([run.cpu for run in bare]), "under 150 ms")
+        row("rotate at instant latency, peak memory", f"{max(run.memory for run in bare):.1f} MB", "under 40 MB")
+
+
+def drop_command_check(text):
+    """The configuration without its `kind = "command"` check."""
+    tables = text.split("\n[[")
+    return "\n[[".join(table for table in tables if 'kind = "command"' not in table)
+
+
+def concurrency():
+    with Sandbox("typical") as sandbox:
+        before = len(sandbox.requests())
+        run = Measured(["rotate", "dev"], sandbox.config)
+        requests = sandbox.requests()[before:]
+        total = sum(request.get("latency_ms") or 0 for request in requests) / 1000
+        row("rotate at typical latency, wall", f"{run.wall:.2f} s")
+        row("the same requests one after the other", f"{total:.2f} s", f"{total / run.wall:.1f} times as long")
+
+
+def main():
+    print(f"pgrotate bench, {datetime.now():%Y-%m-%d}, {os.cpu_count()} cores\n")
+    row("what", "median", "target")
+    small_commands()
+    concurrency()
+
+
+if __name__ == "__main__":
+    main()
