@@ -21,9 +21,10 @@ mod templates;
 mod tests;
 mod tree;
 
+use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -34,6 +35,7 @@ use pgrotate_core::keyring::Keyring;
 use pgrotate_core::rotation::Rotation;
 use pgrotate_core::{Environment, FingerprintKey};
 use pgrotate_providers::Shared;
+use pgrotate_providers::azure::Accounts;
 use pgrotate_providers::credentials::Credentials;
 use pgrotate_providers::http::Client;
 
@@ -41,7 +43,7 @@ use binding::{Parts, Tables};
 use environments::Named;
 use problem::{Problem, Problems};
 use registry::{Providers, Registry};
-use settings::{Settings, TOP};
+use settings::{Placed, Settings, TOP};
 use sharing::Claims;
 use source::Source;
 use templates::Names;
@@ -70,6 +72,8 @@ pub(crate) struct Config {
     project: String,
     drafts: Vec<Draft>,
     warnings: Vec<String>,
+    /// Azure's sign-ins, by the files that they depend on: credentials and CA.
+    azure: Mutex<BTreeMap<[Option<String>; 2], Accounts>>,
     registry: &'static dyn Registry,
 }
 
@@ -116,7 +120,7 @@ impl Config {
         let mut warnings: Vec<String> =
             drafts.iter().filter_map(|draft| draft.settings.warning.clone()).collect();
         warnings.dedup();
-        let config = Self { source, base, project, drafts, warnings, registry };
+        let config = Self { source, base, project, drafts, warnings, azure: Mutex::default(), registry };
         config.check(&mut problems);
         problems.report(&config.source)?;
         Ok(config)
@@ -162,6 +166,7 @@ impl Config {
             http,
             ca: None,
             vendors: settings.vendors.clone(),
+            azure: Accounts::default(),
             base: self.base.clone(),
             clock,
         }
@@ -217,9 +222,16 @@ impl Config {
             None => files::problem(&error),
         });
         let shared = self.shared(draft, problems.keep(http)?, Arc::clone(&deps.clock));
-        let shared = Arc::new(Shared { credentials, ca, ..shared });
+        let shared = Arc::new(Shared { credentials, ca, azure: self.accounts(settings), ..shared });
         let parts = binding::bind(&draft.tables, self.registry, &shared, problems)?;
         Some((draft, shared, parts))
+    }
+
+    /// Azure's sign-ins for an environment. Those with the same files sign in once.
+    fn accounts(&self, settings: &Settings) -> Accounts {
+        let file = |file: &Option<Placed<String>>| file.as_ref().map(|file| file.value.clone());
+        let key = [file(&settings.credentials_file), file(&settings.ca_file)];
+        self.azure.lock().expect("no holder of this lock panics").entry(key).or_default().clone()
     }
 
     /// The environments, in the order of the file.
@@ -246,7 +258,8 @@ impl Config {
 fn find(explicit: Option<PathBuf>, variable: Option<OsString>, usual: &Path) -> Result<PathBuf, Report> {
     let variable = variable.filter(|path| !path.is_empty()).map(PathBuf::from);
     match explicit.or(variable) {
-        Some(named) if named.is_file() => Ok(named),
+        // A pipe is as good as a file: --config <(command).
+        Some(named) if named.exists() && !named.is_dir() => Ok(named),
         Some(named) => Err(unreadable(&named, "there is no such file")),
         None if usual.is_file() => Ok(usual.to_owned()),
         None => Err(unreadable(usual, "there is no such file")),

@@ -46,6 +46,7 @@ pub(super) fn certificate(base: &Path, named: Option<&Placed<String>>) -> Result
 pub(super) fn why(error: &std::io::Error) -> String {
     match error.kind() {
         std::io::ErrorKind::NotFound => "there is no such file".into(),
+        std::io::ErrorKind::InvalidData => "it is not UTF-8 text".into(),
         kind => kind.to_string(),
     }
 }
