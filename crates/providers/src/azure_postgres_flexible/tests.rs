@@ -134,23 +134,29 @@ async fn location_alone_is_followed_by_status() {
 
 #[tokio::test]
 async fn a_busy_server_is_waited_for_before_and_after_it_says_so() {
-    let mut step = 0;
-    let fake = Fake::start(move |request| {
-        step += 1;
-        match (step, request.method.as_str()) {
-            // An operation of an earlier try, or of somebody else.
-            (1 | 2, "GET") => reply(200, resource("Updating")),
-            (4, "PATCH") => refusal(409, "", "Server pg is busy with other operations. Please try later"),
-            (5, "GET") => reply(200, resource("Updating")),
-            (_, "PATCH") => accepted(request),
-            _ if request.path.starts_with("/locations/") => reply(200, json!({"status": "Succeeded"})),
-            _ => reply(200, resource("Ready")),
-        }
-    })
-    .await;
-    install(fake.shared()).await.unwrap();
-    let methods: Vec<_> = fake.seen().into_iter().map(|request| request.method).collect();
-    assert_eq!(methods, ["GET", "GET", "GET", "PATCH", "GET", "GET", "PATCH", "GET", "GET"]);
+    for (status, code, text) in [
+        (400, "", "Server pg is busy with other operations. Please try later"),
+        (409, "Conflict", "The server is BUSY."),
+        (409, "ServerIsNotReady", "Server pg is not ready. Its current state is 'Updating'."),
+    ] {
+        let mut step = 0;
+        let fake = Fake::start(move |request| {
+            step += 1;
+            match (step, request.method.as_str()) {
+                // An operation of an earlier try, or of somebody else.
+                (1 | 2, "GET") => reply(200, resource("Updating")),
+                (4, "PATCH") => refusal(status, code, text),
+                (5, "GET") => reply(200, resource("Updating")),
+                (_, "PATCH") => accepted(request),
+                _ if request.path.starts_with("/locations/") => reply(200, json!({"status": "Succeeded"})),
+                _ => reply(200, resource("Ready")),
+            }
+        })
+        .await;
+        install(fake.shared()).await.unwrap();
+        let methods: Vec<_> = fake.seen().into_iter().map(|request| request.method).collect();
+        assert_eq!(methods, ["GET", "GET", "GET", "PATCH", "GET", "GET", "PATCH", "GET", "GET"], "{text}");
+    }
 }
 
 #[tokio::test]
