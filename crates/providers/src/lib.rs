@@ -5,15 +5,20 @@
 //! [`pgrotate_core::provider`], `classify` (the only function that knows the vendor's errors),
 //! and its tests. Outside of the file it has one line in [`registry`].
 
+pub mod changelog;
+pub mod command;
 pub mod credentials;
 pub mod env_file;
 #[cfg(test)]
 mod fake;
 mod files;
 pub mod http;
+pub mod http_check;
+pub mod log_scan;
 pub mod postgres;
 pub mod registry;
 pub mod shared;
+pub mod webhook;
 
 pub use registry::BuildError;
 pub use shared::Shared;

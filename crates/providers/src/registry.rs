@@ -92,11 +92,15 @@ providers! {
 providers! {
     /// Builds a verification.
     verification -> Verification, VERIFICATIONS: {
+        "command" => command::CommandCheck,
+        "http" => http_check::HttpCheck,
     }
 }
 
 providers! {
     /// Builds a recorder.
     recorder -> Recorder, RECORDERS: {
+        "changelog" => changelog::Changelog,
+        "webhook" => webhook::Webhook,
     }
 }
