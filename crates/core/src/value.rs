@@ -213,6 +213,11 @@ impl Template {
         Secret::new(text.as_str())
     }
 
+    /// The value that this password and this URL give.
+    pub fn fill(&self, password: &Secret, url: &Secret) -> Secret {
+        self.wrap(if self.holds_url() { url } else { password })
+    }
+
     /// What stands in the variable's place, if the value has the template's form.
     fn unwrap(&self, value: &Secret) -> Option<Secret> {
         let place = self.0.iter().position(|piece| matches!(piece, Piece::Variable(_)))?;
@@ -350,6 +355,7 @@ mod tests {
         let value = Secret::new("export DATABASE_URL=postgresql://admin:old@db/app; # {kept}");
         let (reading, url) = template.read(&value);
         assert_eq!(reading, Reading::Password(Secret::new("old")));
+        assert_eq!(template.fill(&Secret::new("x"), &Secret::new("postgresql://admin:old@db/app")), value);
         assert_eq!(url.unwrap().target(), &target());
     }
 

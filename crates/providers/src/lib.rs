@@ -11,6 +11,7 @@ pub mod azure_app_service;
 pub mod azure_key_vault;
 pub mod azure_postgres_flexible;
 pub mod changelog;
+pub mod command;
 pub mod credentials;
 pub mod env_file;
 #[cfg(test)]
@@ -22,6 +23,7 @@ pub mod github_issue;
 pub mod http;
 pub mod http_check;
 pub mod jira;
+pub mod log_scan;
 pub mod onepassword;
 pub mod postgres;
 pub mod registry;

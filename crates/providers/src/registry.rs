@@ -81,11 +81,11 @@ providers! {
 providers! {
     /// Builds a sink.
     sink -> Sink, SINKS: {
+        "aws_secrets_manager" => aws_secrets_manager::AwsSecretsManager,
         "azure_app_service" => azure_app_service::Setting,
         "azure_key_vault" => azure_key_vault::Copy,
-        "aws_secrets_manager" => aws_secrets_manager::AwsSecretsManager,
-        "github_actions" => github_actions::GithubActions,
         "env_file" => env_file::EnvFile,
+        "github_actions" => github_actions::GithubActions,
     }
 }
 
@@ -99,8 +99,9 @@ providers! {
 providers! {
     /// Builds a verification.
     verification -> Verification, VERIFICATIONS: {
-        "http" => http_check::HttpCheck,
         "azure_app_service_log" => azure_app_service::Log,
+        "command" => command::CommandCheck,
+        "http" => http_check::HttpCheck,
     }
 }
 
@@ -108,8 +109,8 @@ providers! {
     /// Builds a recorder.
     recorder -> Recorder, RECORDERS: {
         "changelog" => changelog::Changelog,
-        "webhook" => webhook::Webhook,
         "github_issue" => github_issue::GithubIssue,
         "jira" => jira::Jira,
+        "webhook" => webhook::Webhook,
     }
 }
