@@ -92,9 +92,14 @@ fn listed(known: &[&str]) -> String {
 
 /// The known name most like the given one, if it is like enough to be a slip.
 pub fn closest(name: &str, known: &[&str]) -> Option<String> {
+    // In a short name one slip of the finger is much, and two swapped letters are one slip.
+    let likeness = |candidate: &str| match strsim::osa_distance(name, candidate) {
+        0 | 1 => 1.0,
+        _ => strsim::jaro_winkler(name, candidate),
+    };
     known
         .iter()
-        .map(|candidate| (strsim::jaro_winkler(name, candidate), candidate))
+        .map(|candidate| (likeness(candidate), candidate))
         .filter(|(likeness, _)| *likeness > 0.75)
         .max_by(|a, b| a.0.total_cmp(&b.0))
         .map(|(_, candidate)| (*candidate).to_owned())
@@ -370,6 +375,13 @@ mod tests {
         let wrong_host = UrlTemplate::parse("postgresql://{user}:{password}@elsewhere/{name}", &target());
         assert!(wrong_host.unwrap_err().message.contains("host"));
         assert!(UrlTemplate::parse("postgresql://{user}:x@{host}/{name}?p={password}", &target()).is_err());
+    }
+
+    #[test]
+    fn slips_in_short_names_are_recognised() {
+        assert_eq!(closest("dve", &["dev", "staging"]).as_deref(), Some("dev"));
+        assert_eq!(closest("stagging", &["dev", "staging"]).as_deref(), Some("staging"));
+        assert_eq!(closest("qa", &["dev", "staging"]), None);
     }
 
     #[test]

@@ -377,7 +377,15 @@ mod tests {
     async fn run(check: &CommandCheck) -> Result<Outcome> {
         let (password, url) = (Secret::new(PASSWORD), Secret::new(format!("postgresql://u:{PASSWORD}@h/d")));
         let since = "2026-01-01T00:00:00Z".parse().unwrap();
-        check.verify(&Evidence { run: fake::run(), password: &password, url: &url, changing_since: since, since }).await
+        check
+            .verify(&Evidence {
+                run: fake::run(),
+                password: &password,
+                url: &url,
+                changing_since: since,
+                since,
+            })
+            .await
     }
 
     #[tokio::test]

@@ -266,7 +266,15 @@ mod tests {
     async fn verify(check: &HttpCheck, since: &str) -> Result<Outcome> {
         let (password, url) = (Secret::new("x"), Secret::new("y"));
         let since = since.parse().unwrap();
-        check.verify(&Evidence { run: fake::run(), password: &password, url: &url, changing_since: since, since }).await
+        check
+            .verify(&Evidence {
+                run: fake::run(),
+                password: &password,
+                url: &url,
+                changing_since: since,
+                since,
+            })
+            .await
     }
 
     const LONG_AGO: &str = "2025-12-31T00:00:00Z";

@@ -17,9 +17,7 @@ fn kill_at(lab: &Lab, fault: &Value) {
         .spawn()
         .unwrap();
     lab.wait_for("a request that is held", || {
-        lab.requests()
-            .iter()
-            .any(|request| request["status"].is_null() && request["faulted"] != Value::Bool(false))
+        lab.requests().iter().any(|request| request["fault"] == "hold")
     });
     process.kill().unwrap();
     process.wait().unwrap();

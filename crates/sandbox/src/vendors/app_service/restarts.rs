@@ -16,6 +16,8 @@ pub(super) struct Restarts {
     requested: u64,
     /// Starts that have taken their configuration: a later change isn't in them.
     taken: u64,
+    /// The configuration that the latest of them took.
+    taken_generation: Option<u64>,
     /// Starts that are done; waiting callers watch it.
     done: watch::Sender<u64>,
     working: bool,
@@ -27,7 +29,7 @@ pub(super) struct Ticket(u64);
 
 impl Default for Restarts {
     fn default() -> Self {
-        Self { requested: 0, taken: 0, done: watch::Sender::new(0), working: false }
+        Self { requested: 0, taken: 0, taken_generation: None, done: watch::Sender::new(0), working: false }
     }
 }
 
@@ -95,6 +97,8 @@ impl AppService {
             let site = &mut sites[index.0];
             if site.running == Some(site.generation) {
                 Ticket(site.restarts.requested)
+            } else if site.restarts.working && site.restarts.taken_generation == Some(site.generation) {
+                Ticket(site.restarts.taken)
             } else {
                 site.restarts.for_change()
             }
@@ -127,6 +131,7 @@ impl AppService {
                 let mut sites = lock(&self.sites);
                 let site = &mut sites[index.0];
                 site.restarts.taken += 1;
+                site.restarts.taken_generation = Some(site.generation);
                 (site.environment.app(), site.slot.is_some(), site.generation, site.variables())
             };
             let started = if slot { Ok(()) } else { self.apps.start(&name, variables).await };
