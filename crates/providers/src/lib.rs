@@ -14,6 +14,7 @@ mod fake;
 mod files;
 pub mod http;
 pub mod http_check;
+pub mod local_vault;
 pub mod log_scan;
 pub mod postgres;
 pub mod registry;
