@@ -65,7 +65,7 @@ pub struct LocalVault {
     variable: String,
     shared: Arc<Shared>,
     key: OnceCell<Arc<Key>>,
-    /// What was last seen or written: opening a file that has not changed is a third of a
+    /// What was last seen or written: opening a file that has not changed is half a
     /// second of work and 128 MiB for nothing.
     known: futures::lock::Mutex<Option<Known>>,
 }
@@ -175,9 +175,8 @@ impl LocalVault {
             let mend = format!("give pgrotate's user the right to write {}", folder.display());
             find(format!("its folder can't be written: {why}"), mend);
         }
-        let user = rustix::process::geteuid();
-        if !user.is_root() && loaded.snapshot.metadata.uid() != user.as_raw() {
-            find("the file belongs to another user".into(), "run pgrotate as that user".into());
+        if files::is_foreign(&loaded.snapshot.metadata) {
+            find("the file belongs to another user or group".into(), "run pgrotate as that user".into());
         }
         findings
     }

@@ -15,7 +15,7 @@ use zeroize::Zeroizing;
 
 /// The version of the JSON's form.
 pub(super) const FORMAT: u32 = 1;
-/// The work factor of scrypt, as a power of two: 2^17 needs 128 MiB and a third of a second
+/// The work factor of scrypt, as a power of two: 2^17 needs 128 MiB and half a second
 /// (OWASP's minimum). Tests don't wait for it.
 const WORK_FACTOR: u8 = if cfg!(test) { 10 } else { 17 };
 /// More work than this is not done for a file: 2^20 needs 1 GiB.
