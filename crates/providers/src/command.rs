@@ -115,7 +115,9 @@ impl CommandCheck {
     /// The program's file, if there is one that can be run.
     fn find(&self) -> Option<PathBuf> {
         if self.program.contains('/') {
-            return Some(self.directory.join(&self.program)).filter(|path| is_executable(path));
+            // Absolute, because the child looks for it when it is in its directory already.
+            let path = std::path::absolute(self.directory.join(&self.program)).ok();
+            return path.filter(|path| is_executable(path));
         }
         search_path(&self.program)
     }
@@ -341,7 +343,9 @@ fn value_of(name: &str, text: &str) -> Result<Value, String> {
 
 fn search_path(program: &str) -> Option<PathBuf> {
     let path = std::env::var_os("PATH")?;
-    std::env::split_paths(&path).map(|folder| folder.join(program)).find(|path| is_executable(path))
+    let mut places =
+        std::env::split_paths(&path).filter_map(|folder| std::path::absolute(folder.join(program)).ok());
+    places.find(|path| is_executable(path))
 }
 
 /// BusyBox has a `setpriv` too, which knows nothing of parents.
@@ -476,6 +480,22 @@ mod tests {
             );
             assert!(run(&check).await.is_err());
         }
+    }
+
+    #[tokio::test]
+    async fn a_program_is_relative_to_its_directory() {
+        let folder = tempfile::tempdir_in(".").unwrap();
+        let program = folder.path().join("program");
+        std::fs::write(&program, "#!/bin/sh\ntest -x program\n").unwrap();
+        std::fs::set_permissions(&program, PermissionsExt::from_mode(0o755)).unwrap();
+        let options = Options {
+            directory: folder.path().file_name().unwrap().to_str().unwrap().to_owned(),
+            command: vec!["./program".into()],
+            environment: BTreeMap::new(),
+            timeout_s: 10,
+        };
+        let check = CommandCheck::new(None, options, fake::shared(Vendors::default(), "")).unwrap();
+        assert_eq!(run(&check).await, Ok(Outcome::confirmed()));
     }
 
     #[test]

@@ -252,9 +252,9 @@ impl File {
             let mend = format!("give pgrotate's user the right to write {}", folder.display());
             find(Severity::Blocks, &format!("its folder can't be written: {why}"), mend);
         }
-        let (metadata, user) = (&loaded.snapshot.metadata, rustix::process::geteuid());
-        if !user.is_root() && metadata.uid() != user.as_raw() {
-            let what = "the file belongs to another user, and would not any more after a change";
+        let metadata = &loaded.snapshot.metadata;
+        if files::is_foreign(metadata) {
+            let what = "the file belongs to another user or group, and would not any more after a change";
             find(Severity::Blocks, what, "run pgrotate as that user".into());
         }
         if metadata.mode() & 0o007 != 0 {

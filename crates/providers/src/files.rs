@@ -159,7 +159,7 @@ fn carry_over(new: &File, path: &Path, old: &Metadata, operation: &str) -> Resul
         let (uid, gid) = (Uid::from_raw(old.uid()), Gid::from_raw(old.gid()));
         rustix::fs::fchown(new, Some(uid), Some(gid)).map_err(|_| {
             Error::new(Kind::Forbidden, operation)
-                .because("the file belongs to somebody else, and only root can keep it so")
+                .because("the file belongs to another user or group, and only root can keep it so")
                 .hint("run pgrotate as the file's owner")
         })?;
     }
@@ -172,7 +172,7 @@ fn copy_attributes(new: &File, path: &Path) -> rustix::io::Result<()> {
     let mut names = vec![0_u8; 64 << 10];
     let length = match rustix::fs::llistxattr(path, &mut names[..]) {
         Ok(length) => length,
-        Err(Errno::NOTSUP | Errno::NOSYS) => return Ok(()),
+        Err(Errno::NOTSUP | Errno::NOSYS | Errno::PERM | Errno::ACCESS) => return Ok(()),
         Err(error) => return Err(error),
     };
     for name in names[..length].split(|byte| *byte == 0).filter(|name| !name.is_empty()) {
@@ -203,6 +203,16 @@ pub(crate) fn unwritable(folder: &Path) -> Option<String> {
     let access = Access::WRITE_OK | Access::EXEC_OK;
     let allowed = rustix::fs::accessat(rustix::fs::CWD, folder, access, AtFlags::EACCESS);
     allowed.err().map(|error| io::Error::from(error).kind().to_string())
+}
+
+/// Whether we could not give a new file the owner and group of the old one.
+pub(crate) fn is_foreign(metadata: &Metadata) -> bool {
+    let (user, group) = (rustix::process::geteuid(), rustix::process::getegid());
+    let member = |gid: u32| {
+        let groups = rustix::process::getgroups().unwrap_or_default();
+        group.as_raw() == gid || groups.iter().any(|own| own.as_raw() == gid)
+    };
+    !user.is_root() && (metadata.uid() != user.as_raw() || !member(metadata.gid()))
 }
 
 /// An exclusive lock among processes, which ends with this value or the process.

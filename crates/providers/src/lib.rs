@@ -23,6 +23,7 @@ pub mod github_issue;
 pub mod http;
 pub mod http_check;
 pub mod jira;
+pub mod local_vault;
 pub mod log_scan;
 pub mod onepassword;
 pub mod postgres;

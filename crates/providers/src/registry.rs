@@ -66,6 +66,7 @@ macro_rules! providers {
 providers! {
     /// Builds the vault of record.
     vault -> Vault, VAULTS: {
+        "local_vault" => local_vault::LocalVault,
         "onepassword" => onepassword::Onepassword,
     }
 }

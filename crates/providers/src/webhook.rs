@@ -282,6 +282,9 @@ mod tests {
     async fn each_form_has_its_own_good_answer() {
         assert_eq!(slack_says("ok").await, Ok(Outcome::changed()));
         assert_eq!(answered(Format::Json, || Reply::empty(204)).await, (Ok(Outcome::changed()), 1));
+        let fake = Fake::start(|_| Reply::empty(200)).await;
+        webhook(Format::Json, &fake.url).record(&story(), false).await.unwrap();
+        assert_eq!((fake.calls()[0].line().as_str(), fake.calls()[0].json()), ("POST /", plain(&story())));
         let accepted = answered(Format::Teams, || Reply::empty(202)).await.0.unwrap();
         assert!(accepted.effect == journal::Effect::Changed && accepted.notes[0].contains("can't be seen"));
         let odd = slack_says("<html>").await.unwrap();

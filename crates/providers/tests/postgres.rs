@@ -1,6 +1,8 @@
 //! The provider `postgres` against real servers, and against a peer that breaks off where a
 //! real one can't be made to.
 
+#![allow(clippy::unwrap_used, reason = "tests say what they expect by unwrapping, and so do their helpers")]
+
 mod common;
 
 use std::sync::Arc;

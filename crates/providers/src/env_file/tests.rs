@@ -101,7 +101,7 @@ async fn an_empty_line_is_filled_and_a_missing_one_is_asked_for() {
 async fn refusal(path: &Path, dialect: Dialect) -> String {
     let (checked, published) =
         (sink(path, dialect).check().await, publish(&sink(path, dialect), "new").await);
-    let error = checked.err().expect("the check refuses it");
+    let error = checked.expect_err("the check refuses it");
     assert_eq!(error.retry(), Retry::Never);
     assert_eq!(published, Err(error.clone()), "and the change for the same reason");
     error.to_string()

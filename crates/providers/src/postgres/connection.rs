@@ -240,8 +240,8 @@ fn of_state(code: &SqlState, routine: &str, effect: Effect, target: &Target, err
             .because(format!("another session is changing this role; the change was taken back ({})", code.code()))
             .later(None),
         // The session ended while we waited: the change may have been the last thing it did.
-        ("57P01" | "57P02" | "40003", _) => ended(error, effect),
-        (code, _) if code.starts_with("08") => ended(error, effect),
+        ("57P01" | "57P02" | "40003", _) => ended(code.code(), error, effect),
+        (code, _) if code.starts_with("08") => ended(code, error, effect),
         (code, _) if code.starts_with("53") => {
             error.because(format!("the server is short of resources ({code})")).later(None)
         }
@@ -252,8 +252,8 @@ fn of_state(code: &SqlState, routine: &str, effect: Effect, target: &Target, err
     }
 }
 
-fn ended(error: Error, effect: Effect) -> Error {
-    let error = error.because("the server, or a pooler before it, ended the session");
+fn ended(code: &str, error: Error, effect: Effect) -> Error {
+    let error = error.because(format!("the server, or a pooler before it, ended the session ({code})"));
     match effect {
         Effect::Reads => error.later(None),
         Effect::Writes => error.unknown(),
