@@ -158,7 +158,6 @@ impl Config {
     fn shared(&self, draft: &Draft, http: Client, clock: Arc<dyn Clock>) -> Shared {
         let settings = &draft.settings;
         Shared {
-            azure: pgrotate_providers::azure::Accounts::default(),
             environment: draft.environment.clone(),
             target: settings.target.clone(),
             database_tls: settings.tls.clone(),
