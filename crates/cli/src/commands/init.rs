@@ -219,19 +219,22 @@ mod tests {
     fn what_is_commented_out_can_be_taken_in() {
         for line in ["--env dev", "--env dev --authority azure_postgres_flexible --vault onepassword"] {
             let text = text::text(&answers(args(line))).replace("dev = {}", "dev = { subscription = \"x\" }");
-            let blocks: Vec<&str> = text.split("\n\n").flat_map(|part| part.split("-\n")).collect();
-            let commented: Vec<&str> =
-                blocks.iter().copied().filter(|block| block.starts_with("# [")).collect();
-            assert_eq!(commented.len(), if line.len() < 10 { 10 } else { 11 }, "{commented:#?}");
+            let commented: Vec<&str> = text
+                .split("\n\n")
+                .filter_map(|block| Some(&block[block.find("# [[").or_else(|| block.find("# ["))?..]))
+                .collect();
+            assert_eq!(commented.len(), 10, "{commented:#?}");
             for block in commented {
                 let taken: String =
-                    block.lines().map(|line| format!("{}\n", line.trim_start_matches(['#', ' ']))).collect();
-                let header = taken.lines().next().unwrap();
-                let chosen =
-                    blocks.iter().find(|block| block.starts_with(header) && !header.starts_with("[["));
-                let rest = chosen.map_or(text.clone(), |chosen| text.replace(chosen, ""));
-                let changed = rest.replace(block, &taken);
-                assert_ne!(changed, text);
+                    block.lines().map(|line| format!("{}\n", &line[line.len().min(2)..])).collect();
+                let mut changed = text.replace(block, &taken);
+                let header = format!("\n{}\n", taken.lines().next().unwrap());
+                let places: Vec<usize> = changed.match_indices(&header).map(|(at, _)| at).collect();
+                if let ([first, _], false) = (places.as_slice(), header.starts_with("\n[[")) {
+                    let end = first + changed[*first..].find("\n\n").unwrap();
+                    changed.replace_range(*first..end, "");
+                }
+                assert!(changed.contains(&taken), "{changed}");
                 if let Err(report) = Config::parse(Path::new("pgrotate.toml"), changed.clone()) {
                     panic!("{report:?}\n{changed}");
                 }

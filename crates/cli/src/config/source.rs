@@ -93,15 +93,23 @@ fn value_after(text: &str, from: usize) -> Span {
     start..start + if rest.starts_with('{') { 0 } else { line }
 }
 
-/// The password of a URL whose authority begins here, unless it is a template's variable.
+/// The password of a URL whose authority begins here, unless it is a template's variable. A URL
+/// that is not complete may end in the middle of its password; what could be a port is none.
 fn url_password(text: &str, from: usize) -> Option<Span> {
     let url = text[from..].split(|end: char| end.is_whitespace() || end == '"' || end == '\'').next()?;
-    let at = url.rfind('@')?;
-    let colon = url[..at].find(':')?;
-    let variable = url[colon + 1..at].strip_prefix('{').and_then(|name| name.strip_suffix('}'));
-    let template =
-        variable.is_some_and(|name| name.chars().all(|part| part.is_ascii_lowercase() || part == '_'));
-    (!template).then_some(from + colon + 1..from + at)
+    let variable = |part: &str| {
+        let name = part.strip_prefix('{').and_then(|name| name.strip_suffix('}'));
+        name.is_some_and(|name| name.chars().all(|part| part.is_ascii_lowercase() || part == '_'))
+    };
+    let (end, port) = match url.rfind('@') {
+        Some(at) => (at, None),
+        None if url.starts_with('[') => return None,
+        None => (url.len(), url.split(['/', '?', '#']).next()?.split_once(':').map(|(_, port)| port)),
+    };
+    let colon = url[..end].find(':')?;
+    let harmless = variable(&url[colon + 1..end])
+        || port.is_some_and(|port| variable(port) || port.chars().all(|digit| digit.is_ascii_digit()));
+    (!harmless).then_some(from + colon + 1..from + end)
 }
 
 #[cfg(test)]
@@ -121,6 +129,7 @@ mod tests {
             ("value = \"hunter2\"", "value = \"*******\""),
             ("u = 'https://x.example/?token=hunter2'", "u = 'https://x.example/?token=********"),
             ("url = \"postgres://me:hun/ter2@db/app\"", "url = \"postgres://me:********@db/app\""),
+            ("url = \"postgres://me:hunter2", "url = \"postgres://me:*******"),
             ("e = { PGPASSWORD = \"hunter2\", A = \"b\" }", "e = { PGPASSWORD = \"*******\", A = \"b\" }"),
         ] {
             assert_eq!(covered(text), shown);
@@ -138,6 +147,9 @@ mod tests {
             "environment = { PGPASSWORD = \"{password}\" }",
             "url = \"postgresql://{user}:{password}@{host}:{port}/{name}?sslmode=require\"",
             "connect = \"http://localhost:8080\"",
+            "connect = \"http://localhost:8080/x?y:z\"",
+            "connect = \"http://[::1]:8080\"",
+            "connect = \"http://localhost:{port}/v1\"",
             "url_variable = \"ONCALL_WEBHOOK_URL\"",
         ] {
             assert_eq!(covered(text), text);
