@@ -65,7 +65,13 @@ impl<'a> Claims<'a> {
             }
             let mut environments: Vec<&str> = claims.iter().map(|claim| claim.environment).collect();
             environments.dedup();
-            if environments.len() > 1 {
+            // A server that is reached by the login itself is no second mistake.
+            let by_login = *what == What::Server
+                && self
+                    .0
+                    .keys()
+                    .any(|(other, login)| *other == What::Login && location.ends_with(login.as_str()));
+            if environments.len() > 1 && !by_login {
                 problems.add(shared(*what, location, &environments, claims));
             }
         }

@@ -2,6 +2,7 @@
 //! colour and 100 columns wide.
 
 mod fakes;
+mod meanings;
 mod mistakes;
 
 use std::path::Path;
