@@ -66,11 +66,9 @@ impl<'a> Claims<'a> {
             let mut environments: Vec<&str> = claims.iter().map(|claim| claim.environment).collect();
             environments.dedup();
             // A server that is reached by the login itself is no second mistake.
-            let by_login = *what == What::Server
-                && self
-                    .0
-                    .keys()
-                    .any(|(other, login)| *other == What::Login && location.ends_with(login.as_str()));
+            let by_login = self.0.iter().any(|((other, login), both)| {
+                *what == What::Server && *other == What::Login && both.len() > 1 && location.ends_with(login)
+            });
             if environments.len() > 1 && !by_login {
                 problems.add(shared(*what, location, &environments, claims));
             }
