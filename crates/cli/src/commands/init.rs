@@ -310,6 +310,8 @@ mod tests {
         # [vault]
         # kind = "local_vault"
         # path = "~/.local/share/pgrotate/mindwell-{env}.age"
+        # # An identity file of age opens it; without one, the passphrase in PGROTATE_VAULT_PASSPHRASE does.
+        # # identity_file = "~/.config/age/identity.txt"
 
         # ---------------------------------------------------------------- what changes the password on the server
         [authority]
@@ -377,6 +379,7 @@ mod tests {
         # [[checks]]
         # kind = "command"
         # name = "alembic"
+        # directory = "."
         # command = ["alembic", "current"]
         # environment = { DATABASE_URL = "{database_url}" }
 

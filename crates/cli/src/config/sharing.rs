@@ -65,7 +65,11 @@ impl<'a> Claims<'a> {
             }
             let mut environments: Vec<&str> = claims.iter().map(|claim| claim.environment).collect();
             environments.dedup();
-            if environments.len() > 1 {
+            // A server that is reached by the login itself is no second mistake.
+            let by_login = self.0.iter().any(|((other, login), both)| {
+                *what == What::Server && *other == What::Login && both.len() > 1 && location.ends_with(login)
+            });
+            if environments.len() > 1 && !by_login {
                 problems.add(shared(*what, location, &environments, claims));
             }
         }

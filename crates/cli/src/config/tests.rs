@@ -2,6 +2,7 @@
 //! colour and 100 columns wide.
 
 mod fakes;
+mod meanings;
 mod mistakes;
 
 use std::path::Path;
@@ -286,10 +287,48 @@ fn the_example_is_what_the_runbook_says() {
     assert_eq!(config.project(), "mindwell");
     assert_eq!(config.warnings().len(), 1, "asyncpg does not know `sslmode`, as the runbook's URL has it");
     let rotation = rotation(&config, "staging");
-    insta::assert_snapshot!(rotation.target, @"");
+    insta::assert_snapshot!(rotation.target, @r"mindwelladmin@pgflex-mindwell-staging.postgres.database.azure.com:5432/mindwell_app");
     let mut copies: Vec<_> = rotation.copies.iter().map(|copy| copy.sink.id().to_string()).collect();
     copies.insert(0, rotation.vault.id().to_string());
-    insta::assert_snapshot!(copies.join("\n"), @"");
+    insta::assert_snapshot!(copies.join("\n"), @r"
+    onepassword:MindWell staging Postgres Admin
+    azure_key_vault:postgres-admin-password
+    azure_key_vault:database-url
+    azure_app_service:DATABASE_URL
+    github_actions:STAGING_DATABASE_URL
+    github_actions:STAGING_POSTGRES_ADMIN_PASSWORD
+    env_file:staging.env
+    aws_secrets_manager:mindwell/staging/postgres/admin-password
+    ");
     let steps: Vec<_> = rotation.plan().steps.iter().map(|step| step.id.to_string()).collect();
-    insta::assert_snapshot!(steps.join("\n"), @"");
+    insta::assert_snapshot!(steps.join("\n"), @r"
+    check
+    stage
+    install
+    prove
+    promote
+    publish/azure_key_vault:database-url
+    publish/azure_app_service:DATABASE_URL
+    publish/azure_key_vault:postgres-admin-password
+    publish/github_actions:STAGING_DATABASE_URL
+    publish/github_actions:STAGING_POSTGRES_ADMIN_PASSWORD
+    publish/env_file:staging.env
+    publish/aws_secrets_manager:mindwell/staging/postgres/admin-password
+    activate/azure_app_service:mindwell-staging-api
+    verify/azure_key_vault:database-url
+    verify/azure_app_service:DATABASE_URL
+    verify/azure_key_vault:postgres-admin-password
+    verify/github_actions:STAGING_DATABASE_URL
+    verify/github_actions:STAGING_POSTGRES_ADMIN_PASSWORD
+    verify/env_file:staging.env
+    verify/aws_secrets_manager:mindwell/staging/postgres/admin-password
+    verify/alembic
+    verify/healthz
+    verify/log
+    verify/login
+    record/changelog
+    record/on-call
+    record/github_issue
+    record/jira
+    ");
 }

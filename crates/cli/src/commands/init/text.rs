@@ -46,6 +46,8 @@ item = "@plain@ {env} Postgres"
 const LOCAL_VAULT: &str = r#"[vault]
 kind = "local_vault"
 path = "~/.local/share/pgrotate/@plain@-{env}.age"
+# An identity file of age opens it; without one, the passphrase in PGROTATE_VAULT_PASSPHRASE does.
+# identity_file = "~/.config/age/identity.txt"
 "#;
 /// Stands before the other tables, because it belongs to a vendor and not to a table.
 const CONNECT: &str = r#"
@@ -128,6 +130,7 @@ url = "https://@plain@-{env}.example.com/healthz"
 const COMMAND: &str = r#"[[checks]]
 kind = "command"
 name = "alembic"
+directory = "."
 command = ["alembic", "current"]
 environment = { DATABASE_URL = "{database_url}" }
 "#;
