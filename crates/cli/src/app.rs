@@ -71,19 +71,19 @@ impl App {
         Ok(Embedded::new(store, clock, entropy, observer, Arc::clone(&self.stop)))
     }
 
-    /// From now on the first Ctrl-C or SIGTERM lets the steps in hand finish and begins no
+    /// From now on the first Ctrl-C, SIGTERM or SIGHUP lets the steps in hand finish and begins no
     /// other.
     pub(crate) fn stop_on_signals(&self) {
         use tokio::signal::unix::{SignalKind, signal};
         let stop = Arc::clone(&self.stop);
-        let (Ok(mut interrupt), Ok(mut terminate)) =
-            (signal(SignalKind::interrupt()), signal(SignalKind::terminate()))
+        let (Ok(mut interrupt), Ok(mut terminate), Ok(mut hangup)) =
+            (signal(SignalKind::interrupt()), signal(SignalKind::terminate()), signal(SignalKind::hangup()))
         else {
             return;
         };
         tokio::spawn(async move {
             loop {
-                tokio::select! { _ = interrupt.recv() => {}, _ = terminate.recv() => {} }
+                tokio::select! { _ = interrupt.recv() => {}, _ = terminate.recv() => {}, _ = hangup.recv() => {} }
                 stop.store(true, Ordering::Relaxed);
                 crate::display::warning("stopping after the step in hand; nothing is lost");
             }

@@ -22,8 +22,6 @@ use pgrotate_core::plan::Action;
 use pgrotate_core::provider::{Finding, Severity};
 use pgrotate_core::run::{RunState, StepStatus};
 
-use crate::app::App;
-
 pub(crate) use words::{outcome, seconds};
 
 const BOLD: anstyle::Style = anstyle::Style::new().bold();
@@ -78,10 +76,7 @@ pub(crate) fn report(report: &miette::Report) {
 }
 
 /// Shows a failure: what failed, each cause on its line, then what helps.
-pub(crate) fn error(app: &App, error: &Error) {
-    if app.json {
-        json(&serde_json::json!({ "ts": app.clock.now(), "event": "error", "detail": error }));
-    }
+pub(crate) fn error(error: &Error) {
     err(&words::error(error));
 }
 

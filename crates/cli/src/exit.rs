@@ -3,8 +3,8 @@
 use std::process::ExitCode;
 
 use pgrotate_core::{Error, Kind};
+use pgrotate_engine::embedded::Trouble;
 
-use crate::app::App;
 use crate::display;
 
 /// The exit status.
@@ -39,14 +39,14 @@ pub(crate) enum Failure {
 
 impl Failure {
     /// Shows the failure, and gives the status.
-    pub(crate) fn show(self, app: &App) -> Status {
+    pub(crate) fn show(self) -> Status {
         match self {
             Self::Config(report) => {
                 display::report(&report);
                 Status::Usage
             }
             Self::Other(status, error) => {
-                display::error(app, &error);
+                display::error(&error);
                 status
             }
         }
@@ -59,11 +59,23 @@ impl From<miette::Report> for Failure {
     }
 }
 
+impl From<Trouble> for Failure {
+    fn from(trouble: Trouble) -> Self {
+        match trouble {
+            Trouble::Before(error) => error.into(),
+            // Whatever the reason, the run waits for somebody.
+            Trouble::During(run, error) => {
+                Self::Other(Status::Parked, error.hint(format!("then go on with it: pgrotate resume {run}")))
+            }
+        }
+    }
+}
+
 impl From<Error> for Failure {
     fn from(error: Error) -> Self {
         let status = match error.kind() {
             Kind::Config => Status::Usage,
-            // The environment has a run that waits for somebody.
+            // The environment has a run that waits for somebody, or a journal that does.
             Kind::BadState | Kind::Fenced | Kind::Corrupt => Status::Parked,
             _ => Status::Failed,
         };

@@ -16,14 +16,43 @@ fn rustls_provider() -> bool {
     pgrotate_providers::http::install_crypto()
 }
 
-/// Logs to stderr at the level of `PGROTATE_LOG`, for instance `pgrotate_providers=debug`. Off
-/// unless asked for. Libraries that log requests in full are held at *warn* in any case.
+/// The crates whose logs may be asked for. Others log requests in full, passwords among them.
+const OWN: [&str; 4] = ["pgrotate", "pgrotate_core", "pgrotate_engine", "pgrotate_providers"];
+
+/// Logs to stderr as `PGROTATE_LOG` says: a level, or `crate=level` pairs of our own crates.
+/// Off unless asked for; libraries are held at *warn* in any case.
 pub(crate) fn trace() {
     use tracing_subscriber::{EnvFilter, fmt, prelude::*};
     let Ok(wish) = std::env::var("PGROTATE_LOG") else { return };
-    let own = ["pgrotate", "pgrotate_core", "pgrotate_engine", "pgrotate_providers"];
-    let level = if wish.contains('=') { wish } else { own.map(|name| format!("{name}={wish}")).join(",") };
-    let filter = EnvFilter::builder().parse_lossy(format!("warn,{level}"));
+    let filter = EnvFilter::builder().parse_lossy(directives(&wish));
     let layer = fmt::layer().with_writer(std::io::stderr).with_ansi(false);
     tracing_subscriber::registry().with(layer.with_filter(filter)).init();
+}
+
+/// A filter that lets nobody else's details through.
+fn directives(wish: &str) -> String {
+    let own = wish.split(',').map(str::trim).filter_map(|part| match part.split_once('=') {
+        Some((target, _)) => OWN
+            .iter()
+            .any(|own| target == *own || target.starts_with(&format!("{own}::")))
+            .then(|| part.to_owned()),
+        None if part.is_empty() => None,
+        None => Some(OWN.map(|own| format!("{own}={part}")).join(",")),
+    });
+    std::iter::once("warn".to_owned()).chain(own).collect::<Vec<_>>().join(",")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::directives;
+
+    #[test]
+    fn only_our_own_crates_can_be_asked_to_tell_more() {
+        assert_eq!(directives("aws_smithy_runtime=trace,hyper=debug"), "warn");
+        assert_eq!(
+            directives("pgrotate_providers::http=debug,reqwest=trace"),
+            "warn,pgrotate_providers::http=debug"
+        );
+        assert!(directives("trace").starts_with("warn,pgrotate=trace,pgrotate_core=trace"));
+    }
 }

@@ -43,5 +43,5 @@ fn main() -> ExitCode {
     let status = runtime.block_on(commands::run(&app, cli.command));
     // Blocking reads of an answer that never came must not hold the process back.
     runtime.shutdown_background();
-    status.unwrap_or_else(|failure| failure.show(&app)).into()
+    status.unwrap_or_else(|failure| failure.show()).into()
 }

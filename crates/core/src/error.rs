@@ -164,7 +164,7 @@ impl Error {
     pub fn internal(what: impl Into<String>) -> Self {
         Self::new(Kind::Internal, "go on")
             .because(what)
-            .hint("this is a defect of pgrotate; nothing was changed by it; please report it with `pgrotate history RUN`")
+            .hint("this is a defect of pgrotate; please report it with what `pgrotate history RUN` prints")
     }
 }
 

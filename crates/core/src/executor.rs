@@ -49,13 +49,19 @@ pub enum End {
     Stopped,
 }
 
+/// How soon a pause notices that the process shall stop.
+const LONGEST_NAP: Duration = Duration::from_millis(500);
+
 /// How long to go on trying.
 #[derive(Clone, Copy, Debug)]
 pub struct Patience {
     /// Tries of a step before it fails for good.
     pub attempts: u32,
-    /// Tries of a password that the server refuses: servers lock out who hammers.
+    /// Tries of a password that the server refuses: few and far apart, because servers lock out
+    /// who hammers, and a cloud may need seconds to make a password effective.
     pub logins: u32,
+    /// The pause after the first refusal; each further one is twice as long.
+    pub login_pause: Duration,
     /// The first pause; each further one is twice as long.
     pub first_pause: Duration,
     /// The longest pause of our own choosing.
@@ -68,7 +74,8 @@ impl Default for Patience {
     fn default() -> Self {
         Self {
             attempts: 5,
-            logins: 3,
+            logins: 4,
+            login_pause: Duration::from_secs(2),
             first_pause: Duration::from_millis(500),
             longest_pause: Duration::from_secs(20),
             longest_told: Duration::from_secs(600),
@@ -79,7 +86,10 @@ impl Default for Patience {
 impl Patience {
     /// How long to wait before the next try, if there shall be one.
     fn pause(&self, error: &Error, tries: u32, entropy: &dyn Entropy) -> Option<Duration> {
-        let limit = if error.kind() == Kind::Refused { self.logins } else { self.attempts };
+        let (limit, first) = match error.kind() {
+            Kind::Refused => (self.logins, self.login_pause),
+            _ => (self.attempts, self.first_pause),
+        };
         if tries >= limit {
             return None;
         }
@@ -91,8 +101,7 @@ impl Patience {
         if told > self.longest_told {
             return None;
         }
-        let own =
-            self.first_pause.saturating_mul(1 << tries.saturating_sub(1).min(16)).min(self.longest_pause);
+        let own = first.saturating_mul(1 << tries.saturating_sub(1).min(16)).min(self.longest_pause);
         // Between a half and the whole of it, so that many runs don't come back in step.
         let mut random = [0_u8];
         entropy.fill(&mut random);
@@ -184,7 +193,7 @@ impl<'a> Executor<'a> {
     pub async fn take_over(&self, run: RunId, lease: &Lease) -> Result<RunState> {
         let mut state = RunState::fold(run, &self.journal.read(run).await?)?;
         if state.phase == Phase::Finished {
-            return Err(Error::new(Kind::BadState, format!("go on with the run {run}"))
+            return Err(Error::new(Kind::Config, format!("go on with the run {run}"))
                 .because("it is over")
                 .hint(format!("what came of it: pgrotate history {run}")));
         }
@@ -279,11 +288,15 @@ impl<'a> Executor<'a> {
         })
     }
 
-    /// The pause before another try.
+    /// The pause before another try. Nobody who wants to stop waits for its end.
     fn rest(&self, step: StepId, pause: Duration) -> BoxFuture<'a, News> {
-        let clock = self.clock;
+        let (clock, stop, mut left) = (self.clock, self.stop, pause);
         Box::pin(async move {
-            clock.sleep(pause).await;
+            while !left.is_zero() && !stop() {
+                let nap = left.min(LONGEST_NAP);
+                clock.sleep(nap).await;
+                left -= nap;
+            }
             News::Rested(step)
         })
     }
@@ -352,9 +365,9 @@ impl<'a> Executor<'a> {
         let outcome = if ledger.state.abort_asked { RunOutcome::Aborted } else { RunOutcome::Failed };
         ledger.note(self.clock.now(), Event::RunFinished { outcome })?;
         ledger.flush(self.journal).await?;
-        Ok(match why {
-            Some(error) => End::Failed(error),
-            None => End::Aborted,
+        Ok(match (outcome, why.or_else(|| last_error(ledger.state))) {
+            (RunOutcome::Failed, Some(error)) => End::Failed(error),
+            _ => End::Aborted,
         })
     }
 
@@ -398,6 +411,11 @@ fn ready(state: &RunState, in_hand: &BTreeSet<StepId>) -> Vec<Step> {
         .filter(|step| open(step) && !in_hand.contains(&step.id) && step.after.iter().all(done))
         .cloned()
         .collect()
+}
+
+/// The failure that made a run give up.
+fn last_error(state: &RunState) -> Option<Error> {
+    state.steps().filter_map(|(_, story)| story.error.clone()).last()
 }
 
 /// The steps that wait for a person, with the reason.

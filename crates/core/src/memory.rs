@@ -153,9 +153,11 @@ impl Vault for Memory {
         .await
     }
 
-    async fn promote(&self, run: RunId) -> Result<Option<VersionId>> {
+    async fn promote(&self, run: RunId, next: &Secret) -> Result<Option<VersionId>> {
         self.call("vault.promote", |state| {
-            let ours = |entry: &Option<Entry>| entry.as_ref().is_some_and(|entry| entry.run == Some(run));
+            let ours = |entry: &Option<Entry>| {
+                entry.as_ref().is_some_and(|entry| entry.run == Some(run) && entry.secret == *next)
+            };
             if ours(&state.vault.pending) {
                 state.vault.previous = state.vault.current.take();
                 state.vault.current = state.vault.pending.take();

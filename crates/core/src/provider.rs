@@ -115,9 +115,13 @@ pub trait Vault: Send + Sync {
     /// [`Kind::Conflict`](crate::Kind::Conflict) if another run's pending password is there.
     async fn stage(&self, run: RunId, secret: &Secret) -> Result<()>;
 
-    /// Makes the run's pending password current and the current one previous, in one write.
-    /// Without effect if that has already happened.
-    async fn promote(&self, run: RunId) -> Result<Option<VersionId>>;
+    /// Makes the run's pending password, which must be this one, current and the current one
+    /// previous, in one write. Without effect if that has already happened.
+    ///
+    /// # Errors
+    /// [`Kind::Conflict`](crate::Kind::Conflict) if another password is pending: the server has
+    /// this one.
+    async fn promote(&self, run: RunId, next: &Secret) -> Result<Option<VersionId>>;
 
     /// Drops the run's pending password. Without effect if there is none of this run.
     async fn discard(&self, run: RunId) -> Result<()>;

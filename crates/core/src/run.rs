@@ -375,7 +375,8 @@ impl RunState {
     }
 
     /// The longest time for which the applications can have been unable to log in: from the
-    /// start of `install` to the first proof that one of them can, in milliseconds.
+    /// start of `install` to the proof that each of them can, in milliseconds. Without a
+    /// verification that proves it, nobody knows.
     pub fn window_ms(&self) -> Option<u64> {
         let begin = self.step(&StepId::from("install")).started_at?;
         let proven = self.steps().filter_map(|(step, state)| match step.action {
@@ -385,7 +386,7 @@ impl RunState {
             }
             _ => None,
         });
-        let end = proven.max().or_else(|| self.in_use_since())?;
+        let end = proven.max()?;
         u64::try_from(end.duration_since(begin).as_millis()).ok()
     }
 }

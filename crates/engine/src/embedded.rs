@@ -6,10 +6,9 @@ use std::time::Duration;
 
 use pgrotate_core::env::{Clock, Entropy};
 use pgrotate_core::executor::{End, Executor, Patience};
-use pgrotate_core::journal::{Journal, Start};
+use pgrotate_core::journal::{Journal, RunOutcome, Start, fenced};
 use pgrotate_core::lease::{Lease, Leases, TERM};
 use pgrotate_core::observer::{Observer, Progress};
-use pgrotate_core::plan::Plan;
 use pgrotate_core::rotation::Rotation;
 use pgrotate_core::run::{Phase, RunState};
 use pgrotate_core::{Environment, Error, Kind, Result, RunId};
@@ -23,6 +22,21 @@ pub struct Wish {
     pub operator: String,
     /// The ticket, as the operator names it.
     pub ticket: Option<String>,
+}
+
+/// Why a call of the engine came to no end of its own.
+#[derive(Clone, Debug)]
+pub enum Trouble {
+    /// Before the run was begun or taken over: nothing has happened.
+    Before(Error),
+    /// The run is begun and could not be carried on: `resume` goes on with it.
+    During(RunId, Error),
+}
+
+impl From<Error> for Trouble {
+    fn from(error: Error) -> Self {
+        Self::Before(error)
+    }
 }
 
 /// Runs rotations in this process.
@@ -52,65 +66,64 @@ impl Embedded {
     /// Rotates.
     ///
     /// # Errors
-    /// When another run of the environment is not over, somebody else holds the lease, or the
-    /// journal can't be written.
-    pub async fn start(&self, rotation: &Rotation, wish: Wish) -> Result<(RunId, End)> {
+    /// [`Trouble::Before`] when another run of the environment is not over or somebody else holds the
+    /// lease; [`Trouble::During`] when the journal fails after the run has begun.
+    pub async fn start(&self, rotation: &Rotation, wish: Wish) -> Result<(RunId, End), Trouble> {
         let plan = rotation.plan();
         let run = RunId::generate(self.clock.now(), &*self.entropy);
         let lease = self.lease(&plan.environment, run).await?;
-        let result = async {
+        let work = async {
             self.refuse_second(&plan.environment).await?;
-            self.rotate(rotation, run, plan, wish, &lease).await
-        }
-        .await;
-        self.release(&lease, result.map(|end| (run, end))).await
-    }
-
-    async fn rotate(
-        &self,
-        rotation: &Rotation,
-        run: RunId,
-        plan: Plan,
-        wish: Wish,
-        lease: &Lease,
-    ) -> Result<End> {
-        let start = Start {
-            plan,
-            generation: lease.generation,
-            operator: wish.operator,
-            ticket: wish.ticket,
-            version: env!("CARGO_PKG_VERSION").to_owned(),
+            let start = Start {
+                plan,
+                generation: lease.generation,
+                operator: wish.operator,
+                ticket: wish.ticket,
+                version: env!("CARGO_PKG_VERSION").to_owned(),
+            };
+            self.guarded(rotation, &lease, async |executor| {
+                let mut state = executor.begin(run, start, &lease).await?;
+                executor.drive(&mut state, &lease).await.map_err(|error| Trouble::During(run, error))
+            })
+            .await
         };
-        self.guarded(rotation, lease, async |executor| {
-            let mut state = executor.begin(run, start, lease).await?;
-            executor.drive(&mut state, lease).await
-        })
-        .await
+        let result = work.await;
+        self.release(&lease, result.map(|end| (run, end))).await
     }
 
     /// Goes on with a run after a crash or a parked step.
     ///
     /// # Errors
-    /// When the run is over, somebody else holds the lease, or the journal can't be used.
-    pub async fn resume(&self, rotation: &Rotation, run: RunId) -> Result<End> {
+    /// As [`Embedded::start`]; also when the run is over or the configuration has changed under it.
+    pub async fn resume(&self, rotation: &Rotation, run: RunId) -> Result<End, Trouble> {
+        same_place(rotation, &self.state(run).await?)?;
         let lease = self.lease(&rotation.environment, run).await?;
         let work = self.guarded(rotation, &lease, async |executor| {
             let mut state = executor.take_over(run, &lease).await?;
-            executor.drive(&mut state, &lease).await
+            executor.drive(&mut state, &lease).await.map_err(|error| Trouble::During(run, error))
         });
         let result = work.await;
         self.release(&lease, result).await
     }
 
-    /// Calls a run off before its point of no return.
+    /// Calls a run off before its point of no return. Of a run that is over without having
+    /// reached that point, drops what it may have left in the vault of record.
     ///
     /// # Errors
     /// Past the point of no return, and as [`Embedded::resume`].
-    pub async fn abort(&self, rotation: &Rotation, run: RunId) -> Result<End> {
+    pub async fn abort(&self, rotation: &Rotation, run: RunId) -> Result<End, Trouble> {
+        let state = self.state(run).await?;
+        same_place(rotation, &state)?;
         let lease = self.lease(&rotation.environment, run).await?;
+        let over = matches!(state.outcome, Some(RunOutcome::Failed | RunOutcome::Aborted));
         let work = self.guarded(rotation, &lease, async |executor| {
+            if over {
+                // Its answer may have been lost, and its write have come late.
+                executor.world.discard(&state).await?;
+                return Ok(End::Aborted);
+            }
             let mut state = executor.take_over(run, &lease).await?;
-            executor.abort(&mut state, &lease).await
+            executor.abort(&mut state, &lease).await.map_err(Trouble::Before)
         });
         let result = work.await;
         self.release(&lease, result).await
@@ -130,8 +143,8 @@ impl Embedded {
         &self,
         rotation: &Rotation,
         lease: &Lease,
-        work: impl AsyncFnOnce(Executor<'_>) -> Result<End>,
-    ) -> Result<End> {
+        work: impl AsyncFnOnce(Executor<'_>) -> Result<End, Trouble>,
+    ) -> Result<End, Trouble> {
         let lost = Arc::new(AtomicBool::new(false));
         let keeper = tokio::spawn(keep_alive(self.store.clone(), lease.clone(), Arc::clone(&lost)));
         let stop = || self.stop.load(Ordering::Relaxed) || lost.load(Ordering::Relaxed);
@@ -146,10 +159,16 @@ impl Embedded {
         };
         let end = work(executor).await;
         keeper.abort();
-        end
+        match end {
+            // Nobody asked it to stop: somebody else goes on with the environment.
+            Ok(End::Stopped) if lost.load(Ordering::Relaxed) => {
+                Err(Trouble::Before(fenced(&lease.environment)))
+            }
+            end => end,
+        }
     }
 
-    async fn release<T>(&self, lease: &Lease, result: Result<T>) -> Result<T> {
+    async fn release<T>(&self, lease: &Lease, result: Result<T, Trouble>) -> Result<T, Trouble> {
         // The run's own result counts; a lease that can't be given back runs out by itself.
         let _ = self.store.release(lease).await;
         result
@@ -173,13 +192,25 @@ impl Embedded {
         }
     }
 
-    /// The runs that are not over, newest first.
+    /// The runs that are not over. An environment has one at most, its newest: a run begins
+    /// only when those before it are over, so an old entry that is damaged is nobody's trouble.
     ///
     /// # Errors
     /// When the journal can't be read.
     pub async fn unfinished(&self, environment: Option<&Environment>) -> Result<Vec<RunState>> {
-        let states = self.history(environment).await?;
-        Ok(states.into_iter().filter(|state| state.phase != Phase::Finished).collect())
+        let mut open = Vec::new();
+        let mut seen = Vec::new();
+        for heading in self.store.runs(environment).await? {
+            if seen.contains(&heading.environment) {
+                continue;
+            }
+            let state = self.state(heading.run).await?;
+            if state.phase != Phase::Finished {
+                open.push(state);
+            }
+            seen.push(heading.environment);
+        }
+        Ok(open)
     }
 
     /// All runs, newest first.
@@ -200,6 +231,27 @@ impl Embedded {
     /// When there is no such run, or the journal can't be read.
     pub async fn state(&self, run: RunId) -> Result<RunState> {
         RunState::fold(run, &self.store.read(run).await?)
+    }
+}
+
+/// A run is carried on only where it began: under the same name another configuration, or an
+/// edited one, may mean another server.
+fn same_place(rotation: &Rotation, state: &RunState) -> Result<()> {
+    let (then, now) = (state.plan(), rotation.plan());
+    let differs = [
+        ("target", then.target.as_str(), now.target.as_str()),
+        ("authority", then.authority.as_str(), now.authority.as_str()),
+        ("vault of record", then.vault.as_str(), now.vault.as_str()),
+    ]
+    .into_iter()
+    .find(|(_, then, now)| then != now);
+    match differs {
+        None => Ok(()),
+        Some((what, then, now)) => Err(Error::new(Kind::Config, format!("go on with the run {}", state.run))
+            .because(format!("its {what} is {then}; the configuration now says {now}"))
+            .hint(
+                "use the configuration with which it began, or a state folder of its own for each project",
+            )),
     }
 }
 

@@ -1,5 +1,8 @@
 //! The store's promises: durable, append-only, one writer, damage found.
 
+// A test, helpers included, says what it expects by unwrapping.
+#![allow(clippy::unwrap_used)]
+
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -11,7 +14,7 @@ use pgrotate_core::lease::{Generation, Lease, Leases};
 use pgrotate_core::memory::{self, Fault, Memory};
 use pgrotate_core::observer::Unobserved;
 use pgrotate_core::{Environment, Kind};
-use pgrotate_engine::embedded::Wish;
+use pgrotate_engine::embedded::{Trouble, Wish};
 use pgrotate_engine::holder::Holder;
 use pgrotate_engine::system::{OsEntropy, SystemClock};
 use pgrotate_engine::{Embedded, SqliteStore};
@@ -98,11 +101,57 @@ async fn a_parked_run_stops_the_next_one_and_is_resumed() {
     lab.world.state().faults.insert(13, Fault::Refuse);
     let (run, end) = lab.engine().start(&lab.rotation(), Lab::wish()).await.unwrap();
     assert!(matches!(end, End::Parked(ref steps) if steps.len() == 1), "{end:?}");
-    let error = lab.engine().start(&lab.rotation(), Lab::wish()).await.unwrap_err();
+    let Err(Trouble::Before(error)) = lab.engine().start(&lab.rotation(), Lab::wish()).await else {
+        panic!("a second run began");
+    };
     assert_eq!(error.kind(), Kind::BadState);
     assert!(error.hints()[0].contains(&run.to_string()), "{:?}", error.hints());
     assert_eq!(error.hints().len(), 1, "past the point of no return there is no abort to offer");
     assert!(matches!(lab.engine().resume(&lab.rotation(), run).await.unwrap(), End::Done));
+}
+
+#[tokio::test]
+async fn a_run_is_not_carried_on_against_another_server() {
+    let lab = Lab::new();
+    lab.world.state().faults.insert(13, Fault::Refuse);
+    let (run, _) = lab.engine().start(&lab.rotation(), Lab::wish()).await.unwrap();
+    let mut elsewhere = lab.rotation();
+    elsewhere.target.host = "db.of.another.project".into();
+    for result in [lab.engine().resume(&elsewhere, run).await, lab.engine().abort(&elsewhere, run).await] {
+        let Err(Trouble::Before(error)) = result else { panic!("it went on") };
+        assert!(error.to_string().contains("db.of.another.project"), "{error}");
+    }
+    assert!(matches!(lab.engine().resume(&lab.rotation(), run).await, Ok(End::Done)));
+}
+
+#[tokio::test]
+async fn what_a_run_that_is_over_left_behind_can_be_dropped() {
+    let lab = Lab::new();
+    lab.world.state().faults.insert(8, Fault::Refuse);
+    let (run, end) = lab.engine().start(&lab.rotation(), Lab::wish()).await.unwrap();
+    assert!(matches!(end, End::Failed(_)), "{end:?}");
+    // The write whose answer said no comes late after all.
+    let secret = pgrotate_core::Secret::new("late");
+    lab.world.state().vault.pending = Some(pgrotate_core::provider::Entry { secret, run: Some(run) });
+    let (_, end) = lab.engine().start(&lab.rotation(), Lab::wish()).await.unwrap();
+    let End::Failed(error) = end else { panic!("{end:?}") };
+    assert!(error.hints().iter().any(|hint| hint.contains(&format!("pgrotate abort {run}"))), "{error:?}");
+    assert!(matches!(lab.engine().abort(&lab.rotation(), run).await, Ok(End::Aborted)));
+    assert!(lab.world.state().vault.pending.is_none());
+    let (_, end) = lab.engine().start(&lab.rotation(), Lab::wish()).await.unwrap();
+    assert!(matches!(end, End::Done));
+}
+
+#[tokio::test]
+async fn an_old_entry_that_is_damaged_does_not_stop_the_next_run() {
+    let lab = Lab::new();
+    let (old, _) = lab.engine().start(&lab.rotation(), Lab::wish()).await.unwrap();
+    lab.engine().start(&lab.rotation(), Lab::wish()).await.unwrap();
+    let raw = lab.raw();
+    raw.execute_batch("DROP TRIGGER entries_stay").unwrap();
+    raw.execute("UPDATE entries SET record = 'x' WHERE run = ?1 AND seq = 2", [old.to_string()]).unwrap();
+    assert!(lab.engine().state(old).await.is_err());
+    assert!(lab.engine().start(&lab.rotation(), Lab::wish()).await.is_ok());
 }
 
 #[tokio::test]

@@ -246,10 +246,13 @@ impl Vault for LocalVault {
         .map(drop)
     }
 
-    async fn promote(&self, run: RunId) -> Result<Option<VersionId>> {
+    async fn promote(&self, run: RunId, next: &Secret) -> Result<Option<VersionId>> {
+        let next = next.clone();
         let operation = self.operation("make the new password current in");
         self.edit(move |content| {
-            let ours = |slot: &Option<Slot>| slot.as_ref().is_some_and(|slot| slot.run == Some(run));
+            let ours = |slot: &Option<Slot>| {
+                slot.as_ref().is_some_and(|slot| slot.run == Some(run) && slot.password == next)
+            };
             if ours(&content.pending) {
                 content.previous = std::mem::replace(&mut content.current, content.pending.take());
                 Ok(true)
@@ -257,7 +260,7 @@ impl Vault for LocalVault {
                 Ok(false)
             } else {
                 Err(Error::new(Kind::Conflict, operation)
-                    .because("it holds no pending password of this run")
+                    .because("it does not hold this run's password as pending")
                     .hint("somebody changed the file during the run; look for a backup of it"))
             }
         })

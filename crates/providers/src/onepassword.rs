@@ -184,15 +184,17 @@ impl Vault for Onepassword {
         self.reach(&before, &goals).await.map(drop)
     }
 
-    async fn promote(&self, run: RunId) -> Result<Option<VersionId>> {
+    async fn promote(&self, run: RunId, next: &Secret) -> Result<Option<VersionId>> {
         let before = self.item().await?;
         let state = before.read()?;
-        let Some(pending) = state.pending.filter(|pending| pending.run == Some(run)) else {
-            if state.current.is_some_and(|current| current.run == Some(run)) {
+        let Some(pending) =
+            state.pending.filter(|pending| pending.run == Some(run) && pending.secret == *next)
+        else {
+            if state.current.is_some_and(|current| current.run == Some(run) && current.secret == *next) {
                 return Ok(before.version());
             }
             return Err(Error::new(Kind::Conflict, format!("make the new password current in {}", self.id))
-                .because("the item holds no pending password of this run")
+                .because("the item does not hold this run's password as pending")
                 .hint("somebody changed the item; its history in 1Password has the value"));
         };
         let name = |run: RunId| Secret::new(run.to_string());

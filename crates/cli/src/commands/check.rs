@@ -23,15 +23,15 @@ pub(crate) async fn run(app: &App, args: Args) -> Result<Status, Failure> {
     let config = app.config()?;
     let environment = known(&config, &args.environment)?;
     let rotation = app.rotation(&config, &environment)?;
-    let report = check::look(&rotation, args.ticket.as_deref()).await?;
+    let report = check::look(&rotation, args.ticket.as_deref(), None).await;
     if app.json {
-        for finding in &report.findings {
-            let event = if finding.severity == Severity::Blocks { "check_failed" } else { "check_passed" };
-            display::json(&json!({
-                "ts": app.clock.now(), "environment": environment, "event": event, "step": "check", "detail": finding,
-            }));
-        }
+        let event = if report.blocks() { "check_failed" } else { "check_passed" };
+        display::json(&json!({
+            "ts": app.clock.now(), "environment": environment, "event": event, "step": "check",
+            "detail": { "findings": report.findings, "warnings": config.warnings() },
+        }));
     } else {
+        config.warnings().iter().for_each(|warning| display::warning(warning));
         report.findings.iter().for_each(show);
         let blocking = report.findings.iter().filter(|finding| finding.severity == Severity::Blocks).count();
         display::out(&match blocking {

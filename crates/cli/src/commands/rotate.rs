@@ -75,9 +75,9 @@ async fn one(
     conclude(app, engine, run, &end).await
 }
 
-/// Asks a person, if there is one.
+/// Asks a person, if there is one. One who can't see the question has not agreed.
 fn agreed(question: &str) -> bool {
-    if !(std::io::stdin().is_terminal() && std::io::stderr().is_terminal()) {
+    if !std::io::stdin().is_terminal() {
         return true;
     }
     dialoguer::Confirm::new().with_prompt(question).default(false).interact().unwrap_or(false)

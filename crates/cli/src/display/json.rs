@@ -50,6 +50,10 @@ fn events(progress: &Progress<'_>) -> Vec<Event> {
             events
         }
         Progress::StepFailed { step, error, retry_in } => {
+            // Of the other steps the next try, or `parked`, tells.
+            if !matches!(step.action.kind(), "check" | "prove" | "verify") {
+                return Vec::new();
+            }
             let detail = json!({ "error": error, "retry_in_ms": retry_in.map(|pause| pause.as_millis()) });
             vec![("check_failed", of(step, detail))]
         }

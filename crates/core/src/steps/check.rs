@@ -6,7 +6,7 @@ use futures::future::join_all;
 
 use crate::database_url::DatabaseUrl;
 use crate::error::{Error, Kind, Result, Retry};
-use crate::ids::{CopyId, VersionId};
+use crate::ids::{CopyId, RunId, VersionId};
 use crate::journal::Outcome;
 use crate::provider::{Content, Entry, Finding, Inspection, Login, Severity, VaultState};
 use crate::rotation::{Copy, Rotation};
@@ -23,26 +23,59 @@ pub struct Report {
     pub before: BTreeMap<CopyId, VersionId>,
     /// The password that is current now.
     pub current: Option<Secret>,
+    /// What could not be looked at and may be possible in a moment; it stands among the
+    /// findings too.
+    pub passing: Option<Error>,
 }
 
 impl Report {
-    /// Whether a run may start.
+    /// Whether something stands in the way of a run.
     pub fn blocks(&self) -> bool {
         self.findings.iter().any(|finding| finding.severity == Severity::Blocks)
+    }
+
+    /// Takes in what a look found. A look that failed is a finding that blocks.
+    fn take(&mut self, result: Result<Vec<Finding>>, subject: &str) {
+        let error = match result {
+            Ok(findings) => return self.findings.extend(findings),
+            Err(error) => error,
+        };
+        let finding = Finding::new(Severity::Blocks, subject, error.to_string());
+        let hint = error.hints().join("; ");
+        self.findings.push(if hint.is_empty() { finding } else { finding.mend(hint) });
+        if error.retry() != Retry::Never {
+            self.passing.get_or_insert(error);
+        }
+    }
+
+    fn merge(&mut self, other: Self) {
+        self.findings.extend(other.findings);
+        self.before.extend(other.before);
+        self.current = self.current.take().or(other.current);
+        self.passing = self.passing.take().or(other.passing);
     }
 }
 
 /// Looks, and refuses to go on if anything stands in the way.
 pub(crate) async fn perform(rotation: &Rotation, run: &RunState) -> Result<Outcome> {
-    let report = look(rotation, run.start.ticket.as_deref()).await?;
-    if report.blocks() {
-        return Err(refusal(rotation, &report));
-    }
+    let report = possible(rotation, run).await?;
     let mut outcome = Outcome::confirmed();
     outcome.previous = report.current.as_ref().map(|current| rotation.key.fingerprint(current));
     outcome.before = report.before;
     outcome.findings = report.findings;
     Ok(outcome)
+}
+
+/// Looks, and fails if a run must not go on to change anything.
+pub(crate) async fn possible(rotation: &Rotation, run: &RunState) -> Result<Report> {
+    let report = look(rotation, run.start.ticket.as_deref(), Some(run.run)).await;
+    let blocking = report.findings.iter().filter(|finding| finding.severity == Severity::Blocks).count();
+    match &report.passing {
+        // Looking again may show that nothing is in the way, unless something else is.
+        Some(error) if blocking == 1 => Err(error.clone()),
+        _ if report.blocks() => Err(refusal(rotation, &report)),
+        _ => Ok(report),
+    }
 }
 
 fn refusal(rotation: &Rotation, report: &Report) -> Error {
@@ -59,75 +92,75 @@ fn refusal(rotation: &Rotation, report: &Report) -> Error {
     )
 }
 
-/// Looks at everything at once. Changes nothing.
-///
-/// # Errors
-/// Only what may pass by itself and is worth another try; the rest is among the findings.
-pub async fn look(rotation: &Rotation, ticket: Option<&str>) -> Result<Report> {
+/// Looks at everything at once, for a run that may have staged a password already, or for none.
+/// Changes nothing.
+pub async fn look(rotation: &Rotation, ticket: Option<&str>, run: Option<RunId>) -> Report {
     let mut report = Report::default();
-    let (vault, copies, others) = futures::join!(
-        look_at_vault_and_server(rotation),
+    let (core, copies, others) = futures::join!(
+        look_at_vault_and_server(rotation, run),
         join_all(rotation.copies.iter().map(|copy| look_at_copy(rotation, copy))),
         look_at_others(rotation, ticket),
     );
-    let (current, findings) = vault?;
-    report.findings.extend(findings);
-    for (copy, found) in std::iter::zip(&rotation.copies, copies) {
-        let (version, password, findings) = found?;
-        report.findings.extend(findings);
-        if let Some(version) = version {
-            report.before.insert(copy.sink.id().clone(), version);
-        }
-        if let (Some(password), Some(current)) = (password, &current)
-            && password != *current
+    report.merge(core);
+    report.merge(others);
+    for (copy, mut found) in std::iter::zip(&rotation.copies, copies) {
+        // Among the copies `current` is what the copy holds.
+        if let (Some(held), Some(current)) = (found.current.take(), &report.current)
+            && held != *current
         {
             let what =
                 "it holds another password than the vault of record; the rotation will bring it in line";
             report.findings.push(Finding::new(Severity::Warning, copy.sink.id().as_str(), what));
         }
+        report.merge(found);
     }
-    report.findings.extend(others?);
     report.findings.sort_by_key(|finding| std::cmp::Reverse(finding.severity));
-    report.current = current;
-    Ok(report)
+    report
 }
 
-async fn look_at_vault_and_server(rotation: &Rotation) -> Result<(Option<Secret>, Vec<Finding>)> {
+async fn look_at_vault_and_server(rotation: &Rotation, run: Option<RunId>) -> Report {
     let vault = &rotation.vault;
+    let mut report = Report::default();
     let (checked, state) = futures::join!(vault.check(), vault.read());
-    let mut findings = settle(checked, vault.id().as_str())?;
+    report.take(checked, vault.id().as_str());
     let state = match state {
         Ok(state) => state,
+        // The check has said it already, or the read says it now; either way once.
+        Err(_) if report.blocks() => return report,
         Err(error) => {
-            // The check has said it already, or the read says it now; either way once.
-            let read = settle(Err(error), vault.id().as_str())?;
-            if findings.iter().all(|finding| finding.severity != Severity::Blocks) {
-                findings.extend(read);
-            }
-            return Ok((None, findings));
+            report.take(Err(error), vault.id().as_str());
+            return report;
         }
     };
-    findings.extend(foreign_pending(rotation, &state));
+    report.findings.extend(foreign_pending(rotation, &state, run));
     let Some(Entry { secret: current, .. }) = state.current else {
         let what = "the vault of record holds no current password";
         let mend = "store the password that works now in it, then try again";
-        findings.push(Finding::new(Severity::Blocks, vault.id().as_str(), what).mend(mend));
-        return Ok((None, findings));
+        report.findings.push(Finding::new(Severity::Blocks, vault.id().as_str(), what).mend(mend));
+        return report;
     };
     let (login, authority) =
         futures::join!(rotation.verifier.login(&current), rotation.authority.check(&current));
-    findings.extend(settle(login.map(|login| judge(rotation, login)), "login")?);
-    findings.extend(settle(authority, &rotation.authority.describe())?);
-    Ok((Some(current), findings))
+    let mut server = Report::default();
+    server.take(authority, &rotation.authority.describe());
+    // What stops the authority explains a login that fails; saying both would hide the reason.
+    if !(login.is_err() && server.blocks()) {
+        server.take(login.map(|login| judge(rotation, login)), "login");
+    }
+    report.merge(server);
+    report.current = Some(current);
+    report
 }
 
 /// A pending password of another run must not be overwritten: it may be the one that works.
-fn foreign_pending(rotation: &Rotation, state: &VaultState) -> Option<Finding> {
-    let pending = state.pending.as_ref()?;
+fn foreign_pending(rotation: &Rotation, state: &VaultState, own: Option<RunId>) -> Option<Finding> {
+    let pending = state.pending.as_ref().filter(|pending| own.is_none() || pending.run != own)?;
     let (owner, mend) = match pending.run {
         Some(run) => (
             format!("the run {run}"),
-            format!("finish it first: pgrotate resume {run}, or pgrotate abort {run}"),
+            format!(
+                "finish it first: pgrotate resume {run}; if it is over, this drops what it left: pgrotate abort {run}"
+            ),
         ),
         None => (
             "nobody knows which run".to_owned(),
@@ -151,23 +184,24 @@ fn judge(rotation: &Rotation, login: Login) -> Vec<Finding> {
     }
 }
 
-type CopyLook = (Option<VersionId>, Option<Secret>, Vec<Finding>);
-
-async fn look_at_copy(rotation: &Rotation, copy: &Copy) -> Result<CopyLook> {
-    let id = copy.sink.id().as_str();
-    let Inspection { seen, mut findings } = match copy.sink.check().await {
+async fn look_at_copy(rotation: &Rotation, copy: &Copy) -> Report {
+    let id = copy.sink.id();
+    let mut report = Report::default();
+    let Inspection { seen, findings } = match copy.sink.check().await {
         Ok(inspection) => inspection,
-        Err(error) => return Ok((None, None, settle(Err(error), id)?)),
-    };
-    let password = match &seen.content {
-        Content::Value(value) => {
-            let (password, found) = read_value(rotation, copy, value);
-            findings.extend(found);
-            password
+        Err(error) => {
+            report.take(Err(error), id.as_str());
+            return report;
         }
-        Content::Unseen | Content::Reference(_) | Content::Absent => None,
     };
-    Ok((seen.version, password, findings))
+    report.findings = findings;
+    if let Content::Value(value) = &seen.content {
+        let (password, found) = read_value(rotation, copy, value);
+        report.findings.extend(found);
+        report.current = password;
+    }
+    report.before.extend(seen.version.map(|version| (id.clone(), version)));
+    report
 }
 
 fn read_value(rotation: &Rotation, copy: &Copy, value: &Secret) -> (Option<Secret>, Vec<Finding>) {
@@ -201,7 +235,7 @@ fn look_at_url(rotation: &Rotation, id: &str, url: &DatabaseUrl) -> Vec<Finding>
     wrong.chain(driver).collect()
 }
 
-async fn look_at_others(rotation: &Rotation, ticket: Option<&str>) -> Result<Vec<Finding>> {
+async fn look_at_others(rotation: &Rotation, ticket: Option<&str>) -> Report {
     let (consumers, verifications, recorders) = futures::join!(
         join_all(
             rotation
@@ -212,22 +246,9 @@ async fn look_at_others(rotation: &Rotation, ticket: Option<&str>) -> Result<Vec
         join_all(rotation.verifications.iter().map(|own| async { (own.id(), own.check().await) })),
         join_all(rotation.recorders.iter().map(|own| async { (own.id(), own.check(ticket).await) })),
     );
-    let mut findings = Vec::new();
+    let mut report = Report::default();
     for (id, result) in consumers.into_iter().chain(verifications).chain(recorders) {
-        findings.extend(settle(result, id)?);
+        report.take(result, id);
     }
-    Ok(findings)
-}
-
-/// A failure to look is a finding that blocks, unless it may pass by itself.
-fn settle(result: Result<Vec<Finding>>, subject: &str) -> Result<Vec<Finding>> {
-    match result {
-        Ok(findings) => Ok(findings),
-        Err(error) if error.retry() != Retry::Never => Err(error),
-        Err(error) => {
-            let finding = Finding::new(Severity::Blocks, subject, error.to_string());
-            let hint = error.hints().join("; ");
-            Ok(vec![if hint.is_empty() { finding } else { finding.mend(hint) }])
-        }
-    }
+    report
 }

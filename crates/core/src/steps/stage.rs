@@ -14,6 +14,10 @@ pub(crate) async fn perform(rotation: &Rotation, step: &Step, run: &RunState) ->
     if again && let Some(keys) = Keys::find(run.run, rotation.vault.read().await?) {
         return Ok(outcome(rotation, run, keys, Outcome::already_done()));
     }
+    // Between the check and now lie a crash and any time: look once more.
+    if run.generation != run.start.generation {
+        super::check::possible(rotation, run).await?;
+    }
     let secret = rotation.policy.generate(&rotation.target.user, &*rotation.entropy)?;
     rotation.vault.stage(run.run, &secret).await?;
     // Read back before the server hears of it: what is not safely stored must not be installed.

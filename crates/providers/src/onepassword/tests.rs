@@ -168,7 +168,13 @@ async fn a_password_is_staged_then_promoted_in_one_patch_each() {
     assert_eq!(state.current.unwrap().secret, Secret::new("old-canary"));
     assert_eq!(state.version, Some(VersionId::from("8")));
 
-    assert_eq!(vault.promote(run()).await.unwrap(), Some(VersionId::from("9")));
+    let other = Secret::new("somebody-elses");
+    assert_eq!(
+        vault.promote(run(), &other).await.unwrap_err().kind(),
+        Kind::Conflict,
+        "the server has another one"
+    );
+    assert_eq!(vault.promote(run(), &Secret::new("new-canary")).await.unwrap(), Some(VersionId::from("9")));
     let state = vault.read().await.unwrap();
     let (current, previous) = (state.current.unwrap(), state.previous.unwrap());
     assert_eq!((current.secret, current.run), (Secret::new("new-canary"), Some(run())));
@@ -180,8 +186,8 @@ async fn a_password_is_staged_then_promoted_in_one_patch_each() {
     let writes = world.fake.calls().iter().filter(|call| call.method == "PATCH").count();
     assert_eq!(
         (writes, world.fake.calls().len()),
-        (2, 8),
-        "2 to find the item, 2 reads, 2 times read and patch"
+        (2, 9),
+        "2 to find the item, 2 reads, 2 times read and patch, and a read that found another password"
     );
 }
 
@@ -192,7 +198,7 @@ async fn a_second_run_moves_the_runs_along_and_uses_the_fields_that_are_there() 
     let second: RunId = OTHER_RUN.parse().unwrap();
     for (run, password) in [(run(), "first"), (second, "second")] {
         vault.stage(run, &Secret::new(password)).await.unwrap();
-        vault.promote(run).await.unwrap();
+        vault.promote(run, &Secret::new(password)).await.unwrap();
     }
     let state = vault.read().await.unwrap();
     let previous = state.previous.unwrap();
@@ -209,13 +215,13 @@ async fn a_repeat_writes_nothing() {
     vault.stage(run(), &secret).await.unwrap();
     world.fake.take_lines();
     vault.stage(run(), &secret).await.unwrap();
-    vault.promote(run()).await.unwrap();
-    assert_eq!(vault.promote(run()).await.unwrap(), Some(VersionId::from("9")));
+    vault.promote(run(), &secret).await.unwrap();
+    assert_eq!(vault.promote(run(), &secret).await.unwrap(), Some(VersionId::from("9")));
     vault.discard(run()).await.unwrap();
     let writes = world.fake.take_lines().iter().filter(|line| line.starts_with("PATCH")).count();
     assert_eq!(writes, 1, "only the first promote writes");
     assert_eq!(vault.stage(run(), &secret).await.unwrap_err().kind(), Kind::Conflict, "already current");
-    assert_eq!(vault.promote(OTHER_RUN.parse().unwrap()).await.unwrap_err().kind(), Kind::Conflict);
+    assert_eq!(vault.promote(OTHER_RUN.parse().unwrap(), &secret).await.unwrap_err().kind(), Kind::Conflict);
 }
 
 #[tokio::test]
@@ -238,10 +244,11 @@ async fn another_runs_pending_password_is_left_alone() {
 async fn a_lost_answer_is_unknown_and_the_repeat_finds_it_done() {
     let world = World::start(item()).await;
     let vault = world.vault(None);
-    vault.stage(run(), &Secret::new("new")).await.unwrap();
+    let secret = Secret::new("new");
+    vault.stage(run(), &secret).await.unwrap();
     world.trouble(Trouble::AnswerLost);
-    assert_eq!(vault.promote(run()).await.unwrap_err().retry(), Retry::Unknown);
-    assert_eq!(vault.promote(run()).await.unwrap(), Some(VersionId::from("9")));
+    assert_eq!(vault.promote(run(), &secret).await.unwrap_err().retry(), Retry::Unknown);
+    assert_eq!(vault.promote(run(), &secret).await.unwrap(), Some(VersionId::from("9")));
     assert_eq!(world.field("pgrotate previous").as_deref(), Some("old-canary"));
 }
 
