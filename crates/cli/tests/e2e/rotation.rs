@@ -1,6 +1,7 @@
 //! The runbook as one command.
 
 use std::collections::BTreeSet;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use serde_json::Value;
 
@@ -161,6 +162,51 @@ fn a_person_sees_the_plan_the_progress_and_the_result() {
     assert!(lab.pgrotate(&["resume", id]).text().contains("it is over"));
     let text = lab.pgrotate(&["resume"]).text();
     assert!(text.contains("every run is over"), "{text}");
+}
+
+/// With every log on, in plain words, while the processes of the machine are watched.
+#[test]
+fn no_password_is_seen_anywhere_while_it_is_rotated() {
+    let lab = Lab::new("dev");
+    let old = lab.password("dev");
+    let temporary = lab.state_folder().with_file_name("tmp");
+    std::fs::create_dir(&temporary).unwrap();
+    let done = AtomicBool::new(false);
+    let (text, seen) = std::thread::scope(|scope| {
+        let watch = scope.spawn(|| {
+            let mut seen = BTreeSet::new();
+            while !done.load(Ordering::Relaxed) {
+                seen.extend(command_lines());
+                std::thread::sleep(std::time::Duration::from_millis(2));
+            }
+            seen
+        });
+        let mut command = lab.command(&["rotate", "dev", "--ticket", "OPS-12"]);
+        command.env("PGROTATE_LOG", "trace,aws_smithy_runtime=trace,hyper=trace").env("TMPDIR", &temporary);
+        let output = command.output().unwrap();
+        done.store(true, Ordering::Relaxed);
+        let run = crate::lab::Run(output);
+        let text = run.text();
+        let _ = run.exits(0);
+        (text, watch.join().unwrap())
+    });
+    let new = lab.everything_is_new("dev", &old);
+    assert!(seen.iter().any(|line| line.contains("alembic")), "the watch saw nothing of it");
+    for secret in [&old, &new] {
+        assert!(!text.contains(secret.as_str()), "the output holds a password");
+        assert!(!seen.iter().any(|line| line.contains(secret.as_str())), "a command line holds a password");
+        lab.nowhere_in(&lab.state_folder(), secret);
+        lab.nowhere_in(&temporary, secret);
+    }
+}
+
+/// What the list of processes shows to everybody.
+fn command_lines() -> Vec<String> {
+    let processes = std::fs::read_dir("/proc").unwrap().filter_map(Result::ok);
+    processes
+        .filter_map(|process| std::fs::read(process.path().join("cmdline")).ok())
+        .map(|line| String::from_utf8_lossy(&line).replace('\0', " "))
+        .collect()
 }
 
 #[test]

@@ -124,7 +124,7 @@ impl Vault for Fake {
     async fn stage(&self, _: RunId, _: &Secret) -> Result<()> {
         unreachable!("{UNUSED}")
     }
-    async fn promote(&self, _: RunId) -> Result<Option<VersionId>> {
+    async fn promote(&self, _: RunId, _: &Secret) -> Result<Option<VersionId>> {
         unreachable!("{UNUSED}")
     }
     async fn discard(&self, _: RunId) -> Result<()> {
