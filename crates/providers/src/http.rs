@@ -113,7 +113,7 @@ impl Resolve for Resolver {
     fn resolve(&self, name: Name) -> Resolving {
         let host = name.as_str().trim_end_matches('.').to_owned();
         Box::pin(async move {
-            let addresses: Vec<SocketAddr> = if host == "localhost" || host.ends_with(".localhost") {
+            let addresses: Vec<SocketAddr> = if is_localhost(&host) {
                 vec![SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 0)]
             } else {
                 tokio::net::lookup_host((host.as_str(), 0)).await?.collect()
@@ -121,6 +121,11 @@ impl Resolve for Resolver {
             Ok(Box::new(addresses.into_iter()) as Addrs)
         })
     }
+}
+
+/// Whether a name, in lower case, is one of this machine by RFC 6761.
+pub(crate) fn is_localhost(name: &str) -> bool {
+    name == "localhost" || name.ends_with(".localhost")
 }
 
 /// Reads an endpoint, and refuses plain HTTP except to loopback: a password would travel
@@ -132,7 +137,7 @@ pub fn endpoint(text: &str) -> Result<Url> {
     let refuse = |why: &str| Error::new(Kind::Config, "use a configured endpoint").because(why.to_owned());
     let url = Url::parse(text).map_err(|_| refuse("it is no URL"))?;
     let loopback = match url.host() {
-        Some(url::Host::Domain(name)) => name == "localhost" || name.ends_with(".localhost"),
+        Some(url::Host::Domain(name)) => is_localhost(name),
         Some(url::Host::Ipv4(address)) => address.is_loopback(),
         Some(url::Host::Ipv6(address)) => address.is_loopback(),
         None => false,
