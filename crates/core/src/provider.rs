@@ -270,6 +270,9 @@ pub struct Evidence<'a> {
     pub run: RunId,
     /// The new password.
     pub password: &'a Secret,
+    /// The old password, where it is still known: what is repeated of other programs' words must
+    /// not have it in it either.
+    pub previous: Option<&'a Secret>,
     /// The database URL with the new password.
     pub url: &'a Secret,
     /// From when on consumers may have been taking up the new copies.

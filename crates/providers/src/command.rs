@@ -198,7 +198,7 @@ impl Verification for CommandCheck {
             Error::new(Kind::BadState, self.operation()).because(error.kind().to_string())
         })?;
         let group = Group::of(&child);
-        let redactor = Redactor::new([evidence.password]);
+        let redactor = Redactor::new(evidence.previous.into_iter().chain([evidence.password]));
         let (stdout, stderr) = (child.stdout.take(), child.stderr.take());
         let mut said = Said::default();
         let ended = {
@@ -366,6 +366,7 @@ mod tests {
     use crate::shared::Vendors;
 
     const PASSWORD: &str = "Zq8xPTkn5VbR2mWc";
+    const PREVIOUS: &str = "J7hwLsd3GyN9pFeT";
 
     fn check(script: &str, timeout_s: u64) -> CommandCheck {
         let environment = [("URL", "{database_url}"), ("WRAPPED", "<{password}>"), ("PLAIN", "{{x}}")];
@@ -380,11 +381,13 @@ mod tests {
 
     async fn run(check: &CommandCheck) -> Result<Outcome> {
         let (password, url) = (Secret::new(PASSWORD), Secret::new(format!("postgresql://u:{PASSWORD}@h/d")));
+        let previous = Secret::new(PREVIOUS);
         let since = "2026-01-01T00:00:00Z".parse().unwrap();
         check
             .verify(&Evidence {
                 run: fake::run(),
                 password: &password,
+                previous: Some(&previous),
                 url: &url,
                 changing_since: since,
                 since,
@@ -416,6 +419,14 @@ mod tests {
         );
         assert!(!text.contains("line 1:") && text.contains("line 12"), "{text}");
         assert!(!format!("{error:?}").contains(&PASSWORD[..6]));
+    }
+
+    #[tokio::test]
+    async fn what_still_has_the_old_password_does_not_get_it_quoted() {
+        let error =
+            run(&check(&format!("echo trying {PREVIOUS} from a file; exit 1"), 10)).await.unwrap_err();
+        let text = format!("{error} {error:?}");
+        assert!(text.contains("trying *** from a file") && !text.contains(&PREVIOUS[..6]), "{text}");
     }
 
     #[tokio::test]

@@ -1,5 +1,6 @@
 //! The HTTP client that all providers share: rustls with the system's trust store and the
-//! configured CA, no redirects, time limits, and errors that never repeat a URL or a body.
+//! configured CA, no redirects, time limits, no proxy between this machine and itself, and
+//! errors that never repeat a URL or a body.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
@@ -8,12 +9,16 @@ use std::time::Duration;
 use pgrotate_core::{Error, Kind, Result, Retry};
 pub use reqwest::Client;
 use reqwest::dns::{Addrs, Name, Resolve, Resolving};
-use reqwest::{Response, StatusCode, Url, redirect};
+use reqwest::{NoProxy, Proxy, Response, StatusCode, Url, redirect};
 
 /// Time for a connection to be made.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// Time for a whole request. What takes longer is polled.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// What is never reached through a proxy, in the form of `NO_PROXY`: plain HTTP is possible to
+/// these, and through a proxy a password would leave the machine readable.
+const DIRECT: &str = "localhost,localhost.,127.0.0.0/8,::1";
 
 /// The program's name and version, as every request carries it.
 pub const USER_AGENT: &str = concat!("pgrotate/", env!("CARGO_PKG_VERSION"));
@@ -55,7 +60,16 @@ pub fn tls_config(extra_ca: Option<&[u8]>) -> Result<rustls::ClientConfig> {
 /// # Errors
 /// When the CA can't be used.
 pub fn client(extra_ca: Option<&[u8]>) -> Result<Client> {
-    Client::builder()
+    client_behind(extra_ca, |name| std::env::var(name).ok())
+}
+
+/// The same, with the proxies that these variables name.
+fn client_behind(extra_ca: Option<&[u8]>, variable: impl Fn(&str) -> Option<String>) -> Result<Client> {
+    // Without `no_proxy`, reqwest adds the environment's proxies where none is given.
+    let builder = proxies(variable)
+        .into_iter()
+        .fold(Client::builder().no_proxy(), |builder, proxy| builder.proxy(proxy));
+    builder
         .tls_backend_preconfigured(tls_config(extra_ca)?)
         .redirect(redirect::Policy::none())
         .user_agent(USER_AGENT)
@@ -66,6 +80,31 @@ pub fn client(extra_ca: Option<&[u8]>) -> Result<Client> {
         .map_err(|_| Error::internal("the HTTP client could not be built"))
 }
 
+/// The proxies that the environment asks for, by the rules that reqwest has for them itself, and
+/// for no host of this machine.
+fn proxies(variable: impl Fn(&str) -> Option<String>) -> Vec<Proxy> {
+    // In a CGI program HTTP_PROXY is a header of whoever makes the request.
+    if variable("REQUEST_METHOD").is_some() {
+        return Vec::new();
+    }
+    let either = |upper: &str, lower: &str| variable(upper).or_else(|| variable(lower));
+    let direct = match either("NO_PROXY", "no_proxy") {
+        Some(more) => format!("{DIRECT},{more}"),
+        None => DIRECT.to_owned(),
+    };
+    let named = |make: fn(String) -> reqwest::Result<Proxy>, url: Option<String>| {
+        let proxy = make(url.filter(|url| !url.is_empty())?).ok()?;
+        Some(proxy.no_proxy(NoProxy::from_string(&direct)))
+    };
+    let all = [
+        named(Proxy::http, either("HTTP_PROXY", "http_proxy")),
+        named(Proxy::https, either("HTTPS_PROXY", "https_proxy")),
+        // The first that fits a request counts: this one is for what is left.
+        named(Proxy::all, either("ALL_PROXY", "all_proxy")),
+    ];
+    all.into_iter().flatten().collect()
+}
+
 /// Resolves names under `.localhost` to loopback, as RFC 6761 wants it and not every system
 /// does, and all others as the system does.
 struct Resolver;
@@ -74,7 +113,7 @@ impl Resolve for Resolver {
     fn resolve(&self, name: Name) -> Resolving {
         let host = name.as_str().trim_end_matches('.').to_owned();
         Box::pin(async move {
-            let addresses: Vec<SocketAddr> = if host == "localhost" || host.ends_with(".localhost") {
+            let addresses: Vec<SocketAddr> = if is_localhost(&host) {
                 vec![SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 0)]
             } else {
                 tokio::net::lookup_host((host.as_str(), 0)).await?.collect()
@@ -82,6 +121,11 @@ impl Resolve for Resolver {
             Ok(Box::new(addresses.into_iter()) as Addrs)
         })
     }
+}
+
+/// Whether a name, in lower case, is one of this machine by RFC 6761.
+pub(crate) fn is_localhost(name: &str) -> bool {
+    name == "localhost" || name.ends_with(".localhost")
 }
 
 /// Reads an endpoint, and refuses plain HTTP except to loopback: a password would travel
@@ -93,7 +137,7 @@ pub fn endpoint(text: &str) -> Result<Url> {
     let refuse = |why: &str| Error::new(Kind::Config, "use a configured endpoint").because(why.to_owned());
     let url = Url::parse(text).map_err(|_| refuse("it is no URL"))?;
     let loopback = match url.host() {
-        Some(url::Host::Domain(name)) => name == "localhost" || name.ends_with(".localhost"),
+        Some(url::Host::Domain(name)) => is_localhost(name),
         Some(url::Host::Ipv4(address)) => address.is_loopback(),
         Some(url::Host::Ipv6(address)) => address.is_loopback(),
         None => false,
@@ -206,6 +250,7 @@ pub fn with_retry(error: Error, retry: Retry) -> Error {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::fake::{Fake, Reply};
 
     #[test]
     fn plain_http_is_for_loopback() {
@@ -227,6 +272,57 @@ mod tests {
         ] {
             assert!(endpoint(bad).is_err(), "{bad}");
         }
+    }
+
+    #[tokio::test]
+    async fn what_stays_on_this_machine_goes_through_no_proxy() {
+        for variable in ["HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"] {
+            let proxy = Fake::start(|_| Reply::empty(204)).await;
+            let own = Fake::start(|_| Reply::empty(200)).await;
+            let client = client_behind(None, |name| match name {
+                "NO_PROXY" => Some("direct.invalid".into()),
+                _ => (name == variable).then(|| proxy.url.clone()),
+            })
+            .unwrap();
+            let port = own.url.rsplit(':').next().unwrap();
+            for host in ["localhost", "LOCALHOST", "a.b.localhost", "127.0.0.1"] {
+                let answer = client.get(format!("http://{host}:{port}/")).send().await.unwrap();
+                assert_eq!(answer.status(), 200, "{variable} {host}");
+            }
+            // Nobody listens there, which a proxy would not know.
+            for host in ["127.8.9.10", "[::1]", "direct.invalid"] {
+                assert!(client.get(format!("http://{host}:{port}/")).send().await.is_err(), "{host}");
+            }
+            assert_eq!(proxy.calls().len(), 0, "{variable}");
+            for host in ["example.invalid", "notlocalhost", "localhost.example.invalid"] {
+                let answer = client.get(format!("http://{host}/")).send().await.unwrap();
+                assert_eq!(answer.status(), 204, "{variable} {host}");
+            }
+            assert_eq!((proxy.calls().len(), own.calls().len()), (3, 4), "{variable}");
+        }
+    }
+
+    #[tokio::test]
+    async fn https_to_others_goes_through_its_proxy() {
+        let proxy = Fake::start(|_| Reply::empty(403)).await;
+        let client = client_behind(None, |name| (name == "HTTPS_PROXY").then(|| proxy.url.clone())).unwrap();
+        client.get("https://127.0.0.1:1/").send().await.unwrap_err();
+        client.get("http://example.invalid/").send().await.unwrap_err();
+        assert_eq!(proxy.calls().len(), 0);
+        client.get("https://example.invalid/").send().await.unwrap_err();
+        assert_eq!(proxy.calls()[0].method, "CONNECT");
+    }
+
+    #[test]
+    fn a_proxy_that_is_none_is_left_out() {
+        let count = |pairs: &[(&str, &str)]| {
+            let value = |name: &str| pairs.iter().find(|(own, _)| *own == name).map(|(_, v)| v.to_string());
+            proxies(value).len()
+        };
+        assert_eq!(count(&[]), 0);
+        assert_eq!(count(&[("HTTP_PROXY", ""), ("HTTPS_PROXY", "http://")]), 0);
+        assert_eq!(count(&[("HTTP_PROXY", "proxy:3128"), ("ALL_PROXY", "http://proxy")]), 2);
+        assert_eq!(count(&[("HTTP_PROXY", "proxy:3128"), ("REQUEST_METHOD", "GET")]), 0);
     }
 
     #[tokio::test]

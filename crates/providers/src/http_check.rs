@@ -270,6 +270,7 @@ mod tests {
             .verify(&Evidence {
                 run: fake::run(),
                 password: &password,
+                previous: None,
                 url: &url,
                 changing_since: since,
                 since,

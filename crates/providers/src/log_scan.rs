@@ -37,6 +37,13 @@ pub const TROUBLES: &[(&str, Trouble)] = &[
     ("invalid literal for int() with base 10", Trouble::Url),
 ];
 
+/// What a line tells about passwords and URLs, if it tells anything, and the text of
+/// [`TROUBLES`] that says so.
+pub fn find(line: &str) -> Option<(&'static str, Trouble)> {
+    let line = line.to_ascii_lowercase();
+    TROUBLES.iter().find(|(text, _)| stands_in(&line, text)).copied()
+}
+
 /// What a line of a log tells about passwords and URLs, if it tells anything.
 ///
 /// ```
@@ -46,8 +53,7 @@ pub const TROUBLES: &[(&str, Trouble)] = &[
 /// assert_eq!(trouble("invalid password"), None); // nobody prints this
 /// ```
 pub fn trouble(line: &str) -> Option<Trouble> {
-    let line = line.to_ascii_lowercase();
-    TROUBLES.iter().find(|(text, _)| stands_in(&line, text)).map(|(_, trouble)| *trouble)
+    find(line).map(|(_, trouble)| trouble)
 }
 
 /// Whether a text stands in a line, and not as a part of a longer word or number: `28P01` is
@@ -68,10 +74,14 @@ fn stands_in(line: &str, text: &str) -> bool {
 pub struct Redactor {
     /// In all the spellings in which a program may print them.
     secrets: Vec<Secret>,
+    /// Whether everything that may be a secret goes, whosever it is.
+    strict: bool,
 }
 
 /// What stands in the place of a secret.
 pub const HIDDEN: &str = "***";
+/// What announces a secret in a word, in lower case.
+const TELLING: [&str; 5] = ["password=", "pwd=", "password:", "://", "@"];
 /// Pieces of a secret from this length on are hidden; shorter ones are anybody's.
 const PIECE: usize = 6;
 /// What is shown of a line, in bytes: it is quoted to give an idea, not to be complete.
@@ -92,7 +102,15 @@ impl Redactor {
             ]
         };
         let secrets = secrets.into_iter().flat_map(spellings).filter(|secret| !secret.is_empty());
-        Self { secrets: secrets.collect() }
+        Self { secrets: secrets.collect(), strict: false }
+    }
+
+    /// For words that are not only about our own secrets, such as a whole application's log:
+    /// URLs go altogether, and so do what follows `password=` and everything in quotes, because
+    /// a driver quotes the piece of a damaged URL that it could not read, however short.
+    #[must_use]
+    pub fn strict(self) -> Self {
+        Self { strict: true, ..self }
     }
 
     /// A line that can be shown: without secrets, control characters and excess length.
@@ -103,6 +121,10 @@ impl Redactor {
             hide_pieces(line.as_bytes(), secret.expose().as_bytes(), &mut hidden);
         }
         hide_user_infos(line, &mut hidden);
+        if self.strict {
+            hide_quoted(line, &mut hidden);
+            hide_telling_words(line, &mut hidden);
+        }
         let mut shown = String::new();
         let mut covered = false;
         for (at, character) in line.char_indices() {
@@ -145,6 +167,30 @@ fn hide_user_infos(line: &str, hidden: &mut [bool]) {
         {
             hidden[start + colon + 1..start + end].fill(true);
         }
+    }
+}
+
+/// Marks what stands between quotes; an open quote reaches to the end.
+fn hide_quoted(line: &str, hidden: &mut [bool]) {
+    let mut open = None;
+    for (at, character) in line.char_indices() {
+        match open {
+            Some(quote) if character == quote => open = None,
+            Some(_) => hidden[at..at + character.len_utf8()].fill(true),
+            None => open = matches!(character, '"' | '\'' | '`').then_some(character),
+        }
+    }
+}
+
+/// Marks the words that have a sign of a secret in them.
+fn hide_telling_words(line: &str, hidden: &mut [bool]) {
+    let mut start = 0;
+    for word in line.split_inclusive(char::is_whitespace) {
+        let lower = word.to_ascii_lowercase();
+        if TELLING.iter().any(|mark| lower.contains(mark)) {
+            hidden[start..start + word.trim_end().len()].fill(true);
+        }
+        start += word.len();
     }
 }
 
@@ -198,6 +244,21 @@ mod tests {
         assert!(redactor.line(&"x".repeat(5_000)).len() < 500);
         assert_eq!(Redactor::new([&Secret::new("")]).line("as it is"), "as it is");
         assert!(!format!("{redactor:?}").contains("Zq8x"));
+    }
+
+    #[test]
+    fn a_strict_redactor_hides_what_may_be_anybodys_secret() {
+        let redactor = Redactor::new([&Secret::new("hunter2")]).strict();
+        for (line, shown) in [
+            ("login of \"é\" as 'u' failed", "login of \"***\" as '***' failed"),
+            ("it isn't closed é", "it isn'***"),
+            ("to postgresql://host/db now", "to *** now"),
+            ("Password=a PWD=b é@c password:d", "*** *** *** ***"),
+            ("hunter2 is ours, hunter3 is not", "*** is ours, ***3 is not"),
+            ("nothing of that", "nothing of that"),
+        ] {
+            assert_eq!(redactor.line(line), shown);
+        }
     }
 
     proptest! {

@@ -76,8 +76,9 @@ impl Postgres {
     /// For the environment's target. Connects to nothing yet.
     ///
     /// # Errors
-    /// Never; the signature is every provider's.
+    /// When another machine would be reached without TLS.
     pub fn new(name: Option<String>, _options: Options, shared: Arc<Shared>) -> Result<Self> {
+        shared.database_tls.allow(&shared.target)?;
         let name = name.unwrap_or_else(|| shared.target.host.clone());
         Ok(Self { describe: format!("{KIND}:{name}"), connector: Connector::new(shared) })
     }

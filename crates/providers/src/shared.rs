@@ -1,15 +1,17 @@
 //! What the providers of one environment share: connections, credentials, settings of vendors.
 
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use pgrotate_core::Environment;
 use pgrotate_core::database_url::Target;
 use pgrotate_core::env::Clock;
+use pgrotate_core::{Environment, Error, Kind, Result};
 use serde::Deserialize;
 
 use crate::azure::Accounts;
 use crate::credentials::Credentials;
+use crate::http;
 
 /// Everything that a provider may need beside its own options.
 pub struct Shared {
@@ -63,6 +65,29 @@ pub struct DatabaseTls {
     pub ca_file: Option<PathBuf>,
 }
 
+impl DatabaseTls {
+    /// Refuses to go without TLS to another machine: everybody on the way could read the
+    /// session, and a server that asks for it would be sent the password itself.
+    ///
+    /// # Errors
+    /// When TLS is switched off and the target is neither loopback nor a socket.
+    pub fn allow(&self, target: &Target) -> Result<()> {
+        if self.mode == TlsMode::Disable && !is_on_this_machine(&target.host) {
+            return Err(Error::new(Kind::Config, format!("log in as {target} without TLS"))
+                .because("tls = { mode = \"disable\" } is possible only to a server on this machine itself")
+                .hint("leave `mode` out, and name the server's CA with `ca_file` if the system does not trust it"));
+        }
+        Ok(())
+    }
+}
+
+/// Whether a database's host is loopback or the folder of a socket.
+fn is_on_this_machine(host: &str) -> bool {
+    host.starts_with('/')
+        || http::is_localhost(host)
+        || host.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
+}
+
 /// How much of the server's certificate is checked.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -70,7 +95,7 @@ pub enum TlsMode {
     /// Certificate and host name.
     #[default]
     VerifyFull,
-    /// No TLS at all; for a socket on the same machine.
+    /// No TLS at all; for a server on the same machine, and refused for any other.
     Disable,
 }
 
@@ -147,4 +172,36 @@ pub struct AwsSettings {
 pub struct OnepasswordSettings {
     /// The Connect server; else `OP_CONNECT_HOST`.
     pub connect: Option<String>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_this_machine_is_reached_without_tls() {
+        let allow = |mode, host: &str| {
+            let target = Target { host: host.into(), port: 5432, database: "d".into(), user: "u".into() };
+            DatabaseTls { mode, ca_file: None }.allow(&target)
+        };
+        for host in ["localhost", "db.localhost", "127.0.0.1", "127.8.9.10", "::1", "/var/run/postgresql"] {
+            assert_eq!(allow(TlsMode::Disable, host), Ok(()), "{host}");
+        }
+        for host in [
+            "db.example.com",
+            "10.0.0.1",
+            "0.0.0.0",
+            "::",
+            "fe80::1",
+            "localhost.example.com",
+            "notlocalhost",
+            "127.0.0.1.example.com",
+            "db",
+            "",
+        ] {
+            let refused = allow(TlsMode::Disable, host).unwrap_err();
+            assert_eq!((refused.kind(), refused.hints().len()), (Kind::Config, 1), "{host}");
+            assert_eq!(allow(TlsMode::VerifyFull, host), Ok(()), "{host}");
+        }
+    }
 }

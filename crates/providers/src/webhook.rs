@@ -62,13 +62,14 @@ impl Webhook {
     /// Looks the URL up only when it is needed.
     ///
     /// # Errors
-    /// When a URL stands where the name of its variable belongs.
+    /// When something else, such as the URL itself, stands where a variable's name belongs.
     pub fn new(name: Option<String>, options: Options, shared: Arc<Shared>) -> Result<Self> {
         let id = name.unwrap_or_else(|| KIND.to_owned());
         let Options { format, url_variable: variable } = options;
-        if variable.contains("://") {
+        if !is_variable(&variable) {
+            // Not repeated: it may be the URL, or a part of it.
             return Err(Error::new(Kind::Config, format!("use the webhook {id}"))
-                .because("`url_variable` holds a URL, which is a credential")
+                .because("`url_variable` is no name of a variable: letters, digits and `_`, no digit first")
                 .hint("put the URL into a variable of the environment, and that variable's name here"));
         }
         Ok(Self { id, format, variable, shared })
@@ -117,6 +118,13 @@ impl Webhook {
         };
         http::with_retry(error, http::retry_of(status, Effect::Writes, after))
     }
+}
+
+/// Whether a text is a name that a shell would take for a variable.
+fn is_variable(name: &str) -> bool {
+    let mut characters = name.chars();
+    characters.next().is_some_and(|first| first == '_' || first.is_ascii_alphabetic())
+        && characters.all(|character| character == '_' || character.is_ascii_alphanumeric())
 }
 
 #[async_trait]
@@ -333,10 +341,33 @@ mod tests {
             webhook(Format::Slack, "https://hooks.slack.com/services/a/b/c").check(None).await,
             Ok(Vec::new())
         );
-        let options =
-            Options { format: Format::Slack, url_variable: "https://hooks.slack.com/hunter2".into() };
-        let refused = Webhook::new(None, options, fake::shared(Vendors::default(), "")).err().unwrap();
-        assert!(!format!("{refused:?}").contains("hunter2"));
+    }
+
+    #[test]
+    fn only_a_variables_name_is_taken_and_nothing_else_is_repeated() {
+        let new = |variable: &str| {
+            let options = Options { format: Format::Slack, url_variable: variable.into() };
+            Webhook::new(None, options, fake::shared(Vendors::default(), "")).err()
+        };
+        for good in ["ONCALL_WEBHOOK_URL", "_", "a1"] {
+            assert_eq!(new(good), None, "{good}");
+        }
+        for bad in [
+            "https://hooks.slack.com/hunter2",
+            "hooks.slack.com/services/hunter2",
+            "hunter2-",
+            "$hunter2",
+            "hunter2=x",
+            "hunter2\n",
+            "1hunter2",
+            "hünter2",
+        ] {
+            let refused = new(bad).unwrap();
+            assert_eq!((refused.kind(), refused.hints().len()), (Kind::Config, 1));
+            let shown = format!("{refused} {refused:?}");
+            assert!(!shown.contains("hunter2") && !shown.contains("hünter2"), "{shown}");
+        }
+        assert!(new("").is_some());
     }
 
     fn story() -> Story {

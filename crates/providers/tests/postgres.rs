@@ -200,8 +200,18 @@ async fn where_nobody_listens_it_can_be_tried_again() {
     let error = login(shared(target.clone(), TlsMode::Disable, None), PASSWORD).await.unwrap_err();
     assert_eq!((error.kind(), error.retry()), (Kind::Unreachable, Retry::Later { after_ms: None }));
     let nowhere = Target { host: "no-such-host.invalid".into(), ..target };
-    let error = login(shared(nowhere, TlsMode::Disable, None), PASSWORD).await.unwrap_err();
+    let error = login(shared(nowhere, TlsMode::VerifyFull, None), PASSWORD).await.unwrap_err();
     assert!(error.to_string().contains("no such host name"), "{error}");
+}
+
+#[tokio::test]
+async fn another_machine_is_never_reached_without_tls() {
+    let target = Target { host: "192.0.2.1".into(), port: 5432, database: "d".into(), user: "u".into() };
+    let plain = || shared(target.clone(), TlsMode::Disable, None);
+    let error = login(plain(), PASSWORD).await.unwrap_err();
+    assert_eq!((error.kind(), error.retry()), (Kind::Config, Retry::Never));
+    let error = Postgres::new(None, Options {}, Arc::new(plain())).err().unwrap();
+    assert!(error.hints()[0].contains("ca_file"), "{error}");
 }
 
 /// What a scripted server does after a client's startup message.

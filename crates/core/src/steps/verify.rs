@@ -74,5 +74,6 @@ pub(crate) async fn other(rotation: &Rotation, id: &str, run: &RunState) -> Resu
     let url = rotation.url.render(&rotation.target, &keys.next);
     let since = run.in_use_since().unwrap_or(run.started_at);
     let changing_since = run.changing_since().unwrap_or(since);
-    own.verify(&Evidence { run: run.run, password: &keys.next, url: &url, changing_since, since }).await
+    let (password, previous) = (&keys.next, keys.previous.as_ref());
+    own.verify(&Evidence { run: run.run, password, previous, url: &url, changing_since, since }).await
 }

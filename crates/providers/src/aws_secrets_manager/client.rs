@@ -97,6 +97,7 @@ fn https(shared: &Shared) -> Result<SharedHttpClient> {
         .with_trust_store(trusted)
         .build()
         .map_err(|_| Error::internal("the AWS client could not be built"))?;
+    // Without a proxy configuration this client uses none, whatever the environment says.
     Ok(aws_smithy_http_client::Builder::new()
         .tls_provider(Provider::Rustls(CryptoMode::Ring))
         .tls_context(context)

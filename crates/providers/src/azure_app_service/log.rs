@@ -20,20 +20,8 @@ use self::lines::{Lines, Scan};
 use super::{Properties, Site};
 use crate::azure::{Account, Call};
 use crate::http::{self, Effect, kind_of, retry_of, unanswered, with_retry};
+use crate::log_scan::Redactor;
 use crate::shared::Shared;
-
-/// What failed logins and damaged URLs look like, in lower case.
-const PATTERNS: [&str; 9] = [
-    "password authentication failed",
-    "invalidpassworderror",
-    "28p01",
-    "no pg_hba.conf entry",
-    "invalidauthorizationspecification",
-    "not permitted to log in",
-    "unexpected keyword argument 'sslmode'",
-    "invalid interpolation syntax",
-    "invalid literal for int() with base 10",
-];
 
 /// As much of the stream is read at most.
 const BYTES_MAX: usize = 4 * 1024 * 1024;
@@ -53,7 +41,7 @@ pub struct Options {
     /// The slot; the production site if left out.
     #[serde(default)]
     pub slot: Option<String>,
-    /// Texts to look for beside the built-in ones; upper and lower case are the same.
+    /// Texts to look for beside [`TROUBLES`](crate::log_scan::TROUBLES); upper and lower case are the same.
     #[serde(default)]
     pub patterns: Vec<String>,
     /// Without a new line for this long, in milliseconds, the log has said what it has to say.
@@ -76,6 +64,7 @@ fn limit_s() -> u64 {
 pub struct Log {
     id: String,
     site: Site,
+    /// What the configuration looks for beside the built-in texts, in lower case.
     patterns: Vec<String>,
     quiet: Duration,
     limit: Duration,
@@ -94,11 +83,10 @@ impl Log {
             return Err(Error::new(Kind::Config, "use an empty text in `patterns`")
                 .because("every line would match it"));
         }
-        let patterns = PATTERNS.iter().map(|own| (*own).to_owned()).chain(patterns);
         Ok(Self {
             id: name.unwrap_or_else(|| "log".to_owned()),
             site: Site::new(subscription, resource_group, app, slot, shared)?,
-            patterns: patterns.map(|pattern| pattern.to_lowercase()).collect(),
+            patterns: patterns.into_iter().map(|pattern| pattern.to_lowercase()).collect(),
             quiet: Duration::from_millis(quiet_ms),
             limit: Duration::from_secs(limit_s),
             scm: futures::lock::Mutex::default(),
@@ -258,7 +246,8 @@ impl Verification for Log {
         let ahead = clock_ahead(&response, self.site.shared.clock.now());
         let there = |ours: Timestamp| ours.checked_add(ahead).unwrap_or(ours);
         let restart = there(evidence.changing_since)..there(evidence.since);
-        let mut lines = Lines::new(&self.patterns, restart, [evidence.password, evidence.url]);
+        let secrets = evidence.previous.into_iter().chain([evidence.password]);
+        let mut lines = Lines::new(&self.patterns, restart, Redactor::new(secrets).strict());
         let read = self.read(&mut response, &mut lines).await;
         let scan = lines.finish();
         // A stream that breaks after some lines has still shown them.

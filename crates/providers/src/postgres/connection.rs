@@ -57,6 +57,8 @@ impl Connector {
 
     /// Logs in on a fresh connection.
     pub(super) async fn open(&self, password: &Secret) -> Result<Attempt> {
+        // For the proof of a password, which is made without a chance to refuse.
+        self.shared.database_tls.allow(self.target())?;
         let operation = format!("log in as {}", self.target());
         let config = self.config(password);
         let dialled = match self.shared.database_tls.mode {

@@ -5,7 +5,8 @@ use std::ops::Range;
 use jiff::Timestamp;
 use jiff::civil::DateTime;
 use jiff::tz::TimeZone;
-use pgrotate_core::Secret;
+
+use crate::log_scan::{self, Redactor};
 
 /// A longer line is cut; nothing that is looked for stands so far to the right.
 const LINE_BYTES_MAX: usize = 64 * 1024;
@@ -30,10 +31,11 @@ pub(super) struct Scan {
 
 /// Takes a stream apart.
 pub(super) struct Lines<'a> {
+    /// What is looked for beside the built-in texts, in lower case.
     patterns: &'a [String],
     /// Lines count from the restart's beginning, matches from its end.
     restart: Range<Timestamp>,
-    secrets: [&'a Secret; 2],
+    redactor: Redactor,
     unfinished: Vec<u8>,
     /// The time of the latest line that had one.
     at: Option<Timestamp>,
@@ -41,8 +43,8 @@ pub(super) struct Lines<'a> {
 }
 
 impl<'a> Lines<'a> {
-    pub(super) fn new(patterns: &'a [String], restart: Range<Timestamp>, secrets: [&'a Secret; 2]) -> Self {
-        Self { patterns, restart, secrets, unfinished: Vec::new(), at: None, scan: Scan::default() }
+    pub(super) fn new(patterns: &'a [String], restart: Range<Timestamp>, redactor: Redactor) -> Self {
+        Self { patterns, restart, redactor, unfinished: Vec::new(), at: None, scan: Scan::default() }
     }
 
     /// Takes in a piece of the stream.
@@ -75,16 +77,22 @@ impl<'a> Lines<'a> {
         // A line without time belongs to the one before: a traceback is one event.
         let Some(at) = self.at.filter(|at| *at >= self.restart.start) else { return };
         self.scan.lines += 1;
-        let lower = line.to_lowercase();
-        let Some(pattern) = self.patterns.iter().find(|pattern| lower.contains(pattern.as_str())) else {
-            return;
-        };
+        let Some(pattern) = self.pattern_in(line) else { return };
         if at < self.restart.end {
             self.scan.meanwhile += 1;
             return;
         }
         self.scan.matching += 1;
-        self.scan.first.get_or_insert_with(|| (pattern.clone(), excerpt(line, &self.secrets)));
+        self.scan.first.get_or_insert_with(|| (pattern.to_owned(), excerpt(line, &self.redactor)));
+    }
+
+    /// What the line matches, if anything.
+    fn pattern_in(&self, line: &str) -> Option<&'a str> {
+        if let Some((text, _)) = log_scan::find(line) {
+            return Some(text);
+        }
+        let lower = line.to_lowercase();
+        self.patterns.iter().map(String::as_str).find(|pattern| lower.contains(pattern))
     }
 }
 
@@ -98,55 +106,26 @@ fn time_of(line: &str) -> Option<Timestamp> {
     word.parse::<Timestamp>().ok().or_else(civil)
 }
 
-/// A line as it may be shown and kept: without URLs, without anything in quotes (a driver quotes
-/// the piece of a damaged URL that it could not read), without what follows `password=`.
-fn excerpt(line: &str, secrets: &[&Secret]) -> String {
-    let mut text = unquoted(line);
-    for secret in secrets.iter().filter(|secret| !secret.is_empty()) {
-        text = text.replace(secret.expose(), "…");
-    }
-    let words = text.split_whitespace().filter(|word| time_of(word).is_none()).map(|word| {
-        let lower = word.to_lowercase();
-        let telling = ["password=", "pwd=", "password:", "://", "@"].iter().any(|mark| lower.contains(mark));
-        if telling { "…" } else { word }
-    });
-    let text = words.collect::<Vec<_>>().join(" ");
-    text.chars().filter(|character| !character.is_control()).take(EXCERPT_CHARS_MAX).collect()
-}
-
-/// The text with `…` in place of everything between quotes; an open quote reaches to the end.
-fn unquoted(text: &str) -> String {
-    let mut out = String::with_capacity(text.len());
-    let mut open = None;
-    for character in text.chars() {
-        match open {
-            Some(quote) if character == quote => {
-                open = None;
-                out.push(character);
-            }
-            Some(_) => {}
-            None => {
-                out.push(character);
-                if matches!(character, '"' | '\'' | '`') {
-                    open = Some(character);
-                    out.push('…');
-                }
-            }
-        }
-    }
-    out
+/// A line as it may be shown and kept, without the times in it: the same trouble should read the
+/// same each time.
+fn excerpt(line: &str, redactor: &Redactor) -> String {
+    let shown = redactor.line(line);
+    let words: Vec<_> = shown.split_whitespace().filter(|word| time_of(word).is_none()).collect();
+    words.join(" ").chars().take(EXCERPT_CHARS_MAX).collect()
 }
 
 #[cfg(test)]
 mod tests {
+    use pgrotate_core::Secret;
+
     use super::*;
 
     fn scan(text: &str) -> Scan {
-        let patterns = ["password authentication failed".to_owned(), "invalid literal".to_owned()];
-        let (password, url) = (Secret::new("hunter2"), Secret::new("postgresql://admin:hunter2@db/app"));
+        let patterns = ["out of cheese".to_owned()];
+        let redactor = Redactor::new([&Secret::new("hunter2"), &Secret::new("swordfish")]).strict();
         let time = |text: &str| text.parse::<Timestamp>().unwrap();
         let restart = time("2026-11-23T22:35:58Z")..time("2026-11-23T22:36:00Z");
-        let mut lines = Lines::new(&patterns, restart, [&password, &url]);
+        let mut lines = Lines::new(&patterns, restart, redactor);
         // In pieces that fall into the middle of lines and characters.
         text.as_bytes().chunks(7).for_each(|piece| lines.take(piece));
         lines.finish()
@@ -180,7 +159,7 @@ mod tests {
         assert_eq!((found.lines, found.matching), (2, 2));
         let (pattern, shown) = found.first.unwrap();
         assert_eq!(pattern, "password authentication failed");
-        assert_eq!(shown, "Password Authentication FAILED for user \"…\" in … é");
+        assert_eq!(shown, "Password Authentication FAILED for user \"***\" in *** é");
     }
 
     #[test]
@@ -189,7 +168,19 @@ mod tests {
             "2026-11-23T22:36:01Z ValueError: invalid literal for int() with base 10: 'hun' password=ter2 hunter2\n",
         );
         let (_, shown) = found.first.unwrap();
-        assert_eq!(shown, "ValueError: invalid literal for int() with base 10: '…' … …");
+        assert_eq!(shown, "ValueError: invalid literal for int() with base 10: '***' *** ***");
+    }
+
+    #[test]
+    fn the_old_password_is_not_shown_and_own_patterns_count() {
+        let found = scan("2026-11-23T22:36:01Z Out of CHEESE since 2026-11-23T22:36:01Z for swordfish\n");
+        assert_eq!(found.first.unwrap(), ("out of cheese".into(), "Out of CHEESE since for ***".into()));
+    }
+
+    #[test]
+    fn a_code_within_a_longer_word_is_no_match() {
+        assert_eq!(scan("2026-11-23T22:36:01Z commit a28p01b\n").matching, 0);
+        assert_eq!(scan("2026-11-23T22:36:01Z SQLSTATE 28P01\n").matching, 1);
     }
 
     #[test]
