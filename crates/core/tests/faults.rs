@@ -1,6 +1,9 @@
 //! Every call of a rotation, failed in every way, with the process dying or living on. Nobody
 //! picks which faults to try: the calls of a clean run are counted, and each gets its turn.
 
+// A test, helpers included, says what it expects by unwrapping.
+#![allow(clippy::unwrap_used)]
+
 use std::sync::Arc;
 
 use futures::FutureExt;

@@ -29,14 +29,25 @@ impl Observer for Lines {
     }
 }
 
-/// The warnings among findings; how many other things can't be seen.
+/// The warnings among findings, each once with all that it is about; and how many other things
+/// can't be seen.
 fn warnings(findings: &[Finding]) -> String {
-    let of = |severity: Severity| findings.iter().filter(move |finding| finding.severity == severity);
-    let shown = of(Severity::Warning).map(|finding| format!("\n{}", super::finding(finding).trim_end()));
-    let unseen = match of(Severity::Unseen).count() {
+    let mut said: Vec<(&str, Vec<&str>)> = Vec::new();
+    for finding in findings.iter().filter(|finding| finding.severity == Severity::Warning) {
+        match said.iter_mut().find(|(what, _)| *what == finding.what) {
+            Some((_, subjects)) => subjects.push(&finding.subject),
+            None => said.push((&finding.what, vec![&finding.subject])),
+        }
+    }
+    let unseen = match findings.iter().filter(|finding| finding.severity == Severity::Unseen).count() {
         0 => String::new(),
+        1 => "; one thing can't be seen before (pgrotate check names it)".to_owned(),
         count => format!("; {count} things can't be seen before (pgrotate check lists them)"),
     };
+    let shown = said.into_iter().map(|(what, subjects)| {
+        let finding = Finding::new(Severity::Warning, subjects.join(", "), what);
+        format!("\n{}", super::finding(&finding).trim_end())
+    });
     std::iter::once(unseen).chain(shown).collect()
 }
 
