@@ -216,9 +216,16 @@ pub trait Sink: Send + Sync {
     fn capabilities(&self) -> Capabilities;
 
     /// What is read and written as a whole with other copies: an application's settings, a
-    /// file, a JSON secret. Copies of one such thing are published one after the other.
+    /// file, a JSON secret; precisely enough that two copies with the same text share it. Copies
+    /// of one such thing are published one after the other.
     fn whole(&self) -> String {
-        self.id().to_string()
+        self.location()
+    }
+
+    /// Whether [`Sink::whole`] is safe from another process that writes it at the same time, so
+    /// that two environments may have copies in it.
+    fn guards_whole(&self) -> bool {
+        false
     }
 
     /// Looks at the copy and at everything that could stop a change. Changes nothing.
