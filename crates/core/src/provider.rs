@@ -337,6 +337,11 @@ pub trait Recorder: Send + Sync {
     /// Its name within the environment.
     fn id(&self) -> &str;
 
+    /// Whether it writes to this ticket. What only mentions a ticket does not take it.
+    fn takes(&self, _ticket: &str) -> bool {
+        false
+    }
+
     /// Whether it can be written, and what stands in the way.
     async fn check(&self, ticket: Option<&str>) -> Result<Vec<Finding>>;
 
