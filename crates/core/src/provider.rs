@@ -175,7 +175,8 @@ pub trait Verifier: Send + Sync {
 pub enum Content {
     /// Its value.
     Value(Secret),
-    /// It points at another copy instead of holding a value; where to.
+    /// It points at another copy instead of holding a value; where to, in the form of that
+    /// copy's [`Sink::location`].
     Reference(String),
     /// It is there, and its value can't be read.
     Unseen,
