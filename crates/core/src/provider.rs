@@ -179,7 +179,8 @@ pub trait Verifier: Send + Sync {
 pub enum Content {
     /// Its value.
     Value(Secret),
-    /// It points at another copy instead of holding a value; where to.
+    /// It points at another copy instead of holding a value; where to, in the form of that
+    /// copy's [`Sink::location`].
     Reference(String),
     /// It is there, and its value can't be read.
     Unseen,
@@ -220,9 +221,16 @@ pub trait Sink: Send + Sync {
     fn capabilities(&self) -> Capabilities;
 
     /// What is read and written as a whole with other copies: an application's settings, a
-    /// file, a JSON secret. Copies of one such thing are published one after the other.
+    /// file, a JSON secret; precisely enough that two copies with the same text share it. Copies
+    /// of one such thing are published one after the other.
     fn whole(&self) -> String {
-        self.id().to_string()
+        self.location()
+    }
+
+    /// Whether [`Sink::whole`] is safe from another process that writes it at the same time, so
+    /// that two environments may have copies in it.
+    fn guards_whole(&self) -> bool {
+        false
     }
 
     /// Looks at the copy and at everything that could stop a change. Changes nothing.
@@ -336,6 +344,11 @@ impl Story {
 pub trait Recorder: Send + Sync {
     /// Its name within the environment.
     fn id(&self) -> &str;
+
+    /// Whether it writes to this ticket. What only mentions a ticket does not take it.
+    fn takes(&self, _ticket: &str) -> bool {
+        false
+    }
 
     /// Whether it can be written, and what stands in the way.
     async fn check(&self, ticket: Option<&str>) -> Result<Vec<Finding>>;

@@ -126,6 +126,11 @@ impl Rotation {
         self.keyring.keys(&*self.vault, &self.key, run).await
     }
 
+    /// Whether one of the copies is at this place.
+    pub(crate) fn has_copy_at(&self, location: &str) -> bool {
+        self.copies.iter().any(|copy| copy.sink.location() == location)
+    }
+
     /// The copy of this id.
     pub(crate) fn copy(&self, id: &CopyId) -> Result<&Copy> {
         self.copies.iter().find(|copy| copy.sink.id() == id).ok_or_else(|| gone(id.as_str()))

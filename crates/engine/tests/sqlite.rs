@@ -196,9 +196,12 @@ async fn a_late_writer_can_neither_append_nor_renew() {
     let newer = store.acquire(&environment()).await.unwrap();
     let run = RunId::generate(Lab::clock().now(), &OsEntropy);
     let record = first(&lab, &late);
-    assert_eq!(store.append(&late, run, &[record.clone()]).await.unwrap_err().kind(), Kind::Fenced);
+    assert_eq!(
+        store.append(&late, run, std::slice::from_ref(&record)).await.unwrap_err().kind(),
+        Kind::Fenced
+    );
     assert_eq!(store.renew(&late).await.unwrap_err().kind(), Kind::Fenced);
-    store.append(&newer, run, &[record.clone()]).await.unwrap();
+    store.append(&newer, run, std::slice::from_ref(&record)).await.unwrap();
     assert_eq!(
         store.append(&newer, run, &[record]).await.unwrap_err().kind(),
         Kind::Fenced,

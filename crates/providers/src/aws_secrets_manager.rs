@@ -204,11 +204,7 @@ impl Sink for AwsSecretsManager {
     }
 
     fn location(&self) -> String {
-        let Options { secret, json_key } = &self.options;
-        let region = client::region(&self.shared, secret);
-        let region = region.as_ref().map_or("-", |region| region.as_ref());
-        let profile = self.shared.vendors.aws.profile.as_deref().unwrap_or("-");
-        format!("{KIND}/{profile}/{region}/{secret}#{}", json_key.as_deref().unwrap_or(""))
+        format!("{}#{}", self.whole(), self.options.json_key.as_deref().unwrap_or(""))
     }
 
     fn capabilities(&self) -> Capabilities {
@@ -216,7 +212,11 @@ impl Sink for AwsSecretsManager {
     }
 
     fn whole(&self) -> String {
-        format!("{KIND}/{}", self.options.secret)
+        let secret = &self.options.secret;
+        let region = client::region(&self.shared, secret);
+        let region = region.as_ref().map_or("-", |region| region.as_ref());
+        let profile = self.shared.vendors.aws.profile.as_deref().unwrap_or("-");
+        format!("{KIND}/{profile}/{region}/{secret}")
     }
 
     async fn check(&self) -> Result<Inspection> {

@@ -89,7 +89,7 @@ impl Copy {
         let Options { vault, secret } = options;
         plain_name("vault", &vault, 24)?;
         plain_name("secret", &secret, 127)?;
-        let url = format!("https://{vault}.{}", shared.vendors.azure.key_vault_suffix);
+        let url = vault_url(&vault, &shared.vendors.azure.key_vault_suffix);
         Ok(Self {
             id: CopyId::new(format!("azure_key_vault:{}", name.as_ref().unwrap_or(&secret))),
             place: Place { vault, secret },
@@ -234,7 +234,8 @@ impl Sink for Copy {
     }
 
     fn location(&self) -> String {
-        format!("{}/secrets/{}", self.url, self.place.secret).to_ascii_lowercase()
+        let Place { vault, secret } = &self.place;
+        location(vault, secret, &self.shared.vendors.azure.key_vault_suffix)
     }
 
     fn capabilities(&self) -> Capabilities {
@@ -322,6 +323,15 @@ impl Copy {
             Error::new(Kind::Conflict, operation).because("its Secret Id belongs to another secret")
         })
     }
+}
+
+/// Where a secret is. Settings of applications that point at it say so in the same words.
+pub(crate) fn location(vault: &str, secret: &str, suffix: &str) -> String {
+    format!("{}/secrets/{secret}", vault_url(vault, suffix)).to_ascii_lowercase()
+}
+
+fn vault_url(vault: &str, suffix: &str) -> String {
+    format!("https://{vault}.{suffix}")
 }
 
 fn corrupt(operation: &str) -> Error {

@@ -20,6 +20,8 @@
 #[cfg(test)]
 mod tests;
 
+use std::io;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -45,6 +47,8 @@ const BUSY_LIMIT: Duration = Duration::from_secs(10 * 60);
 const AFTERWARDS_LIMIT: Duration = Duration::from_secs(30);
 /// Time after which an operation that can't be asked about has left its mark on the server's state.
 const SETTLED_AFTER: Duration = Duration::from_secs(60);
+/// Time for the name servers to answer.
+const RESOLVE_LIMIT: Duration = Duration::from_secs(5);
 /// The version of the interface to management locks.
 const LOCKS_API_VERSION: &str = "2016-09-01";
 
@@ -275,13 +279,36 @@ impl Server {
             Some(_) => {}
             None => findings.push(found(Severity::Unseen, "it does not say who its administrator is".into())),
         }
-        if let Some(host) = &properties.fully_qualified_domain_name
-            && !host.eq_ignore_ascii_case(&target.host)
-        {
-            let what = format!("its host name is {host:?} where [database] host is {:?}", target.host);
-            findings.push(found(Severity::Warning, what).mend("is that another name of the same server?"));
-        }
         findings
+    }
+
+    /// The password must change on the very server that the login is proven on.
+    async fn judge_host(&self, properties: &Properties) -> Option<Finding> {
+        let configured = &self.shared.target.host;
+        let found = |severity, what: String| Finding::new(severity, self.describe(), what);
+        let Some(own) = &properties.fully_qualified_domain_name else {
+            return Some(found(Severity::Unseen, "it does not say what its host name is".into()));
+        };
+        // A name may end with the root's dot.
+        let plain = |name: &str| name.trim_end_matches('.').to_ascii_lowercase();
+        if plain(own) == plain(configured) {
+            return None;
+        }
+        let differ = format!("its host name is {own:?} where [database] host is {configured:?}");
+        let port = self.shared.target.port;
+        let (theirs, ours) = futures::join!(addresses(own, port), addresses(configured, port));
+        if theirs.iter().any(|address| ours.contains(address)) {
+            return Some(found(Severity::Note, format!("{differ}; both lead to the same address")));
+        }
+        let why = match (theirs.is_empty(), ours.is_empty()) {
+            (false, false) => "they lead to different addresses".to_owned(),
+            (true, false) => format!("{own:?} can't be resolved here"),
+            (false, true) => format!("{configured:?} can't be resolved here"),
+            (true, true) => "neither can be resolved here".to_owned(),
+        };
+        let mend = "correct [database] host or [authority] server: the password would change on one server \
+                    and be tried on another";
+        Some(found(Severity::Blocks, format!("{differ}, and {why}")).mend(mend))
     }
 
     async fn rights(&self, account: &Account) -> Result<Vec<Finding>> {
@@ -341,6 +368,12 @@ impl Properties {
         let auth = self.auth_config.as_ref().and_then(|config| config.password_auth.as_deref());
         auth.is_none_or(|auth| !auth.eq_ignore_ascii_case("Disabled"))
     }
+}
+
+/// The addresses behind a host name; none if it can't be resolved in time.
+async fn addresses(host: &str, port: u16) -> Vec<IpAddr> {
+    let found = tokio::time::timeout(RESOLVE_LIMIT, tokio::net::lookup_host((host, port))).await;
+    found.ok().and_then(io::Result::ok).into_iter().flatten().map(|address| address.ip()).collect()
 }
 
 /// A state's name, if it is a word.
@@ -410,7 +443,9 @@ impl Authority for Server {
         let account = azure::account(&self.shared)?;
         let (properties, rights, locks) =
             futures::join!(self.read(&account), self.rights(&account), self.locks(&account),);
-        let mut findings = self.judge(&properties?);
+        let properties = properties?;
+        let mut findings = self.judge(&properties);
+        findings.extend(self.judge_host(&properties).await);
         findings.extend(rights?);
         findings.extend(locks?);
         Ok(findings)

@@ -123,6 +123,10 @@ impl Sink for EnvFile {
         format!("{KIND}:{}", self.file.path.display())
     }
 
+    fn guards_whole(&self) -> bool {
+        true
+    }
+
     async fn check(&self) -> Result<Inspection> {
         let loaded = self.load().await?;
         let (file, id) = (self.file.clone(), self.id.clone());
@@ -136,7 +140,9 @@ impl Sink for EnvFile {
     }
 
     async fn publish(&self, update: &Update<'_>) -> Result<Outcome> {
-        let loaded = self.load().await?;
+        let file = self.file.clone();
+        // Held until the file is replaced: another process may want to change another line of it.
+        let (lock, loaded) = files::blocking(move || file.hold()).await?;
         let present = self.file.value(&loaded)?;
         let value = update.value(present.as_ref())?;
         let (file, expected) = (self.file.clone(), value.clone());
@@ -146,6 +152,7 @@ impl Sink for EnvFile {
         }
         let again = files::blocking(move || {
             file.change(&loaded, value.expose())?;
+            drop(lock);
             file.load()
         });
         match self.file.value(&again.await?)? {
@@ -189,6 +196,16 @@ impl File {
         let snapshot = files::read(&path, &self.operation())?;
         let place = self.place(&snapshot.bytes)?;
         Ok(Loaded { path, snapshot, place })
+    }
+
+    /// Locks the file, then loads it.
+    fn hold(&self) -> Result<(files::Lock, Loaded)> {
+        let lock = files::hold(&self.resolve()?, &self.operation())?;
+        let loaded = self.load()?;
+        if lock.is_of(&loaded.snapshot.metadata) {
+            return Ok((lock, loaded));
+        }
+        Err(self.refuse(Kind::Busy, "another process has replaced it in this very moment").later(None))
     }
 
     /// The one place where the key gets its value.

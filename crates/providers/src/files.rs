@@ -50,23 +50,29 @@ pub(crate) async fn blocking<T: Send + 'static>(
 /// In the words of `operation`, without any of the content.
 pub(crate) fn read(path: &Path, operation: &str) -> Result<Snapshot> {
     let failed = |error: io::Error| classify(&error, operation);
-    // Without NONBLOCK, opening a named pipe would wait for somebody to write into it.
-    let flags = OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
-    let mut file =
-        OpenOptions::new().read(true).custom_flags(flags.bits().cast_signed()).open(path).map_err(failed)?;
-    let metadata = file.metadata().map_err(failed)?;
-    let refuse = |why: &str| Err(Error::new(Kind::Config, operation).because(why.to_owned()));
-    if !metadata.is_file() {
-        return refuse("it is not a regular file");
-    }
+    let (mut file, metadata) = open(path, OpenOptions::new().read(true), operation)?;
     if metadata.len() > LARGEST {
-        return refuse("it is larger than 4 MiB, which is hardly the file that was meant");
+        return Err(Error::new(Kind::Config, operation)
+            .because("it is larger than 4 MiB, which is hardly the file that was meant"));
     }
     // Reserved beforehand: a buffer that grows leaves copies of secrets behind.
     let capacity = usize::try_from(metadata.len()).unwrap_or(0) + 1;
     let mut bytes = Zeroizing::new(Vec::with_capacity(capacity));
     Read::by_ref(&mut file).take(LARGEST + 1).read_to_end(&mut bytes).map_err(failed)?;
     Ok(Snapshot { bytes, metadata })
+}
+
+/// Opens a regular file, and no symbolic link to one.
+fn open(path: &Path, options: &mut OpenOptions, operation: &str) -> Result<(File, Metadata)> {
+    let failed = |error: io::Error| classify(&error, operation);
+    // Without NONBLOCK, opening a named pipe would wait for somebody to write into it.
+    let flags = OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+    let file = options.custom_flags(flags.bits().cast_signed()).open(path).map_err(failed)?;
+    let metadata = file.metadata().map_err(failed)?;
+    if !metadata.is_file() {
+        return Err(Error::new(Kind::Config, operation).because("it is not a regular file"));
+    }
+    Ok((file, metadata))
 }
 
 /// Puts new content in the place of a file that was read before, all of it or none.
@@ -217,7 +223,26 @@ pub(crate) fn is_foreign(metadata: &Metadata) -> bool {
 
 /// An exclusive lock among processes, which ends with this value or the process.
 pub(crate) struct Lock {
-    _file: File,
+    file: File,
+}
+
+impl Lock {
+    /// Whether it is this file that is locked, and not one whose place it has taken.
+    pub(crate) fn is_of(&self, file: &Metadata) -> bool {
+        self.file.metadata().is_ok_and(|own| (own.dev(), own.ino()) == (file.dev(), file.ino()))
+    }
+}
+
+/// Locks the file of this name. Whoever replaces files may have put another one in its place
+/// meanwhile, so what is read afterwards has to be compared by [`Lock::is_of`].
+///
+/// # Errors
+/// [`Kind::Busy`], to be tried later, while another process holds the lock.
+pub(crate) fn hold(path: &Path, operation: &str) -> Result<Lock> {
+    // Network file systems lock only what is open for writing, which a mode of 0400 forbids.
+    let (file, _) = open(path, OpenOptions::new().read(true).write(true), operation)
+        .or_else(|_| open(path, OpenOptions::new().read(true), operation))?;
+    lock(file, operation)
 }
 
 /// Locks a file that is open already.
@@ -226,7 +251,7 @@ pub(crate) struct Lock {
 /// [`Kind::Busy`], to be tried later, while another process holds the lock.
 pub(crate) fn lock(file: File, operation: &str) -> Result<Lock> {
     match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
-        Ok(()) => Ok(Lock { _file: file }),
+        Ok(()) => Ok(Lock { file }),
         Err(Errno::WOULDBLOCK) => Err(Error::new(Kind::Busy, operation)
             .because("another process is writing it right now")
             .later(None)),

@@ -149,6 +149,10 @@ impl Recorder for GithubIssue {
         &self.id
     }
 
+    fn takes(&self, ticket: &str) -> bool {
+        self.issue(Some(ticket)).is_some()
+    }
+
     async fn check(&self, ticket: Option<&str>) -> Result<Vec<Finding>> {
         let Some(issue) = self.issue(ticket) else { return Ok(Vec::new()) };
         let answer = self.api.get(&issue.path(&[]), &[], &format!("find the ticket {issue}")).await?;
@@ -273,6 +277,7 @@ mod tests {
         let (fake, recorder) = tracker(Vec::new(), false).await;
         for ticket in [None, Some("OPS-12"), Some("https://mindwell.atlassian.net/browse/OPS-12")] {
             assert_eq!(recorder.check(ticket).await.unwrap(), []);
+            assert!(!ticket.is_some_and(|ticket| recorder.takes(ticket)), "{ticket:?}");
             let outcome = recorder.record(&crate::fake::story(ticket), false).await.unwrap();
             assert_eq!(outcome.effect, Effect::Skipped, "{ticket:?}");
         }
@@ -282,6 +287,7 @@ mod tests {
     #[tokio::test]
     async fn check_looks_the_ticket_up() {
         let (_fake, recorder) = tracker(Vec::new(), false).await;
+        assert!(recorder.takes("mindwell/ops#12"));
         let findings = recorder.check(Some("mindwell/ops#12")).await.unwrap();
         let severities: Vec<_> = findings.iter().map(|finding| finding.severity).collect();
         assert_eq!(severities, [Severity::Note, Severity::Warning], "it is locked");

@@ -188,6 +188,10 @@ impl Recorder for Jira {
         &self.id
     }
 
+    fn takes(&self, ticket: &str) -> bool {
+        self.key(Some(ticket)).is_some()
+    }
+
     async fn check(&self, ticket: Option<&str>) -> Result<Vec<Finding>> {
         let Some(key) = self.key(ticket) else { return Ok(Vec::new()) };
         let operation = format!("find the ticket {key}");
@@ -332,6 +336,7 @@ mod tests {
     async fn check_finds_ticket_and_right() {
         let severities = async |may_comment| {
             let (_fake, jira) = jira(World { may_comment, ..quiet() }).await;
+            assert!(jira.takes("OPS-12"));
             let findings = jira.check(Some("OPS-12")).await.unwrap();
             findings.into_iter().map(|finding| finding.severity).collect::<Vec<_>>()
         };

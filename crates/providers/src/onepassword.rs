@@ -133,8 +133,9 @@ impl Vault for Onepassword {
     }
 
     fn location(&self) -> String {
-        let Options { vault, item, field } = &self.options;
-        format!("{KIND}/{vault}/{item}/{}", field.as_deref().unwrap_or("(password)"))
+        // Without the field: what a run stages and keeps belongs to the item as a whole.
+        let Options { vault, item, .. } = &self.options;
+        format!("{KIND}/{vault}/{item}")
     }
 
     async fn check(&self) -> Result<Vec<Finding>> {

@@ -4,6 +4,7 @@
 mod fakes;
 mod meanings;
 mod mistakes;
+mod sharing;
 
 use std::path::Path;
 use std::sync::Arc;

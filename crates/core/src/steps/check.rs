@@ -195,13 +195,30 @@ async fn look_at_copy(rotation: &Rotation, copy: &Copy) -> Report {
         }
     };
     report.findings = findings;
-    if let Content::Value(value) = &seen.content {
-        let (password, found) = read_value(rotation, copy, value);
-        report.findings.extend(found);
-        report.current = password;
+    match &seen.content {
+        Content::Value(value) => {
+            let (password, found) = read_value(rotation, copy, value);
+            report.findings.extend(found);
+            report.current = password;
+        }
+        // A reference that is refused for itself needs no second reason.
+        Content::Reference(to) if !report.blocks() => {
+            report.findings.extend(look_at_reference(rotation, id.as_str(), to));
+        }
+        Content::Reference(_) | Content::Unseen | Content::Absent => {}
     }
     report.before.extend(seen.version.map(|version| (id.clone(), version)));
     report
+}
+
+/// What a copy points at has to get the new password too.
+fn look_at_reference(rotation: &Rotation, id: &str, to: &str) -> Option<Finding> {
+    if rotation.has_copy_at(to) {
+        return None;
+    }
+    let what = format!("it points at {to}, which is not among the copies, so it would keep the old password");
+    let mend = "add a sink for what it points at, or point it at a copy that is configured";
+    Some(Finding::new(Severity::Blocks, id, what).mend(mend))
 }
 
 fn read_value(rotation: &Rotation, copy: &Copy, value: &Secret) -> (Option<Secret>, Vec<Finding>) {
@@ -247,8 +264,120 @@ async fn look_at_others(rotation: &Rotation, ticket: Option<&str>) -> Report {
         join_all(rotation.recorders.iter().map(|own| async { (own.id(), own.check(ticket).await) })),
     );
     let mut report = Report::default();
+    report.findings.extend(ticket.and_then(|ticket| look_at_ticket(rotation, ticket)));
     for (id, result) in consumers.into_iter().chain(verifications).chain(recorders) {
         report.take(result, id);
     }
     report
+}
+
+/// Somebody who names a ticket expects to find the run there.
+fn look_at_ticket(rotation: &Rotation, ticket: &str) -> Option<Finding> {
+    if rotation.recorders.iter().any(|own| own.takes(ticket)) {
+        return None;
+    }
+    let what = format!("no record is written to the ticket {ticket:?}");
+    let mend = "correct `--ticket`, or add a [[records]] table of kind \"github_issue\" or \"jira\" for it";
+    Some(Finding::new(Severity::Warning, "ticket", what).mend(mend))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use async_trait::async_trait;
+    use futures::FutureExt;
+
+    use super::*;
+    use crate::env::testing::{ManualClock, SeededEntropy};
+    use crate::env::{Clock, Entropy};
+    use crate::memory;
+    use crate::provider::{Capabilities, Recorder, Seen, Sink, Story};
+    use crate::value::{Template, Update};
+
+    /// A copy that points at another one, with what its own check found.
+    struct Pointing(CopyId, &'static str, Option<Severity>);
+
+    #[async_trait]
+    impl Sink for Pointing {
+        fn id(&self) -> &CopyId {
+            &self.0
+        }
+        fn location(&self) -> String {
+            "pointing".into()
+        }
+        fn capabilities(&self) -> Capabilities {
+            Capabilities::default()
+        }
+        async fn check(&self) -> Result<Inspection> {
+            let own = self.2.map(|severity| Finding::new(severity, self.0.as_str(), "its own"));
+            Ok(Inspection { seen: self.inspect().await?, findings: Vec::from_iter(own) })
+        }
+        async fn inspect(&self) -> Result<Seen> {
+            Ok(Seen { content: Content::Reference(self.1.into()), version: None, updated_at: None })
+        }
+        async fn publish(&self, _: &Update<'_>) -> Result<Outcome> {
+            Err(Error::internal("a check publishes nothing"))
+        }
+    }
+
+    /// A record that takes one ticket.
+    struct Tracker;
+
+    #[async_trait]
+    impl Recorder for Tracker {
+        fn id(&self) -> &'static str {
+            "tracker"
+        }
+        fn takes(&self, ticket: &str) -> bool {
+            ticket == "OPS-1"
+        }
+        async fn check(&self, _: Option<&str>) -> Result<Vec<Finding>> {
+            Ok(Vec::new())
+        }
+        async fn record(&self, _: &Story, _: bool) -> Result<Outcome> {
+            Err(Error::internal("a check records nothing"))
+        }
+    }
+
+    fn rotation() -> Rotation {
+        let clock: Arc<dyn Clock> = Arc::new(ManualClock::at_second(0));
+        let entropy: Arc<dyn Entropy> = Arc::new(SeededEntropy::new(1));
+        memory::rotation(&memory::world("x"), &clock, &entropy)
+    }
+
+    fn findings(rotation: &Rotation, ticket: Option<&str>) -> Vec<Finding> {
+        look(rotation, ticket, None).now_or_never().unwrap().findings
+    }
+
+    #[test]
+    fn what_a_copy_points_at_must_be_a_copy_too() {
+        let pointing = |to, own| {
+            let mut rotation = rotation();
+            let sink = Box::new(Pointing(CopyId::from("app:url"), to, own));
+            rotation.copies.push(Copy {
+                sink,
+                template: Template::parse("{password}").unwrap(),
+                retire: false,
+            });
+            findings(&rotation, None)
+        };
+        assert_eq!(pointing("memory:url", None), []);
+        let astray = pointing("memory:elsewhere", Some(Severity::Warning));
+        assert_eq!(astray.len(), 2);
+        assert_eq!((astray[0].severity, astray[0].subject.as_str()), (Severity::Blocks, "app:url"));
+        assert!(astray[0].what.contains("memory:elsewhere") && astray[0].mend.is_some());
+        assert_eq!(pointing("memory:elsewhere", Some(Severity::Blocks)).len(), 1, "one reason is enough");
+    }
+
+    #[test]
+    fn a_ticket_that_no_record_takes_is_worth_a_warning() {
+        let mut rotation = rotation();
+        assert_eq!(findings(&rotation, None), []);
+        rotation.recorders.push(Box::new(Tracker));
+        assert_eq!(findings(&rotation, Some("OPS-1")), []);
+        let lost = findings(&rotation, Some("POS-1"));
+        assert!(lost.len() == 1 && lost[0].what.contains("\"POS-1\""), "{lost:?}");
+        assert_eq!(lost[0].severity, Severity::Warning);
+    }
 }

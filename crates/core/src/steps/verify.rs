@@ -61,10 +61,18 @@ pub(crate) async fn copy(rotation: &Rotation, id: &CopyId, step: &Step, run: &Ru
             }
             (Reading::Foreign(why), _) => Err(refuse(why)),
         },
-        Content::Reference(to) => Ok(Outcome::confirmed().note(format!("it points at {to}"))),
+        Content::Reference(to) => Ok(reference(rotation, &to)),
         Content::Unseen => Ok(Outcome::unseen("its value can't be read from here")),
         Content::Absent => Err(refuse("it is gone".into())),
     }
+}
+
+/// The copy that another one points at is read back by itself, if it is one.
+fn reference(rotation: &Rotation, to: &str) -> Outcome {
+    if rotation.has_copy_at(to) {
+        return Outcome::confirmed().note(format!("it points at {to}"));
+    }
+    Outcome::unseen(format!("it points at {to}, which is not a copy of this run"))
 }
 
 /// Lets one verification speak.
@@ -76,4 +84,26 @@ pub(crate) async fn other(rotation: &Rotation, id: &str, run: &RunState) -> Resu
     let changing_since = run.changing_since().unwrap_or(since);
     let (password, previous) = (&keys.next, keys.previous.as_ref());
     own.verify(&Evidence { run: run.run, password, previous, url: &url, changing_since, since }).await
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::env::testing::{ManualClock, SeededEntropy};
+    use crate::env::{Clock, Entropy};
+    use crate::journal::Effect;
+    use crate::memory;
+
+    #[test]
+    fn a_reference_proves_what_it_points_at_and_nothing_else() {
+        let clock: Arc<dyn Clock> = Arc::new(ManualClock::at_second(0));
+        let entropy: Arc<dyn Entropy> = Arc::new(SeededEntropy::new(1));
+        let rotation = memory::rotation(&memory::world("x"), &clock, &entropy);
+        assert_eq!(reference(&rotation, "memory:url").effect, Effect::Confirmed);
+        let elsewhere = reference(&rotation, "memory:elsewhere");
+        assert_eq!(elsewhere.effect, Effect::Unseen);
+        assert!(elsewhere.notes[0].contains("memory:elsewhere"));
+    }
 }

@@ -16,6 +16,7 @@ use super::Site;
 use super::reference::{Pointer, Reference, Statuses};
 use super::settings::Settings;
 use crate::azure::{self, Account, Call, End, Operation, Pace};
+use crate::azure_key_vault;
 use crate::shared::Shared;
 
 /// Time for the hosting kinds that carry a change out after their answer.
@@ -71,7 +72,10 @@ impl Setting {
             None => Content::Absent,
             Some(value) => match Pointer::read(value) {
                 None => Content::Value(value.clone()),
-                Some(Pointer::To(reference)) => Content::Reference(reference.to_string()),
+                Some(Pointer::To(reference)) => {
+                    let suffix = &self.site.shared.vendors.azure.key_vault_suffix;
+                    Content::Reference(azure_key_vault::location(&reference.vault, &reference.secret, suffix))
+                }
                 Some(Pointer::Unreadable) => {
                     Content::Reference("a Key Vault reference that can't be read".into())
                 }

@@ -15,6 +15,7 @@ use serde_json::{Value, json};
 
 use super::*;
 use crate::azure::testing::{Fake, RealClock, Seen, Wanted, empty, refusal, reply, run, with_header};
+use crate::azure_key_vault;
 
 const SITE: &str = "/Microsoft.Web/sites/api";
 const OLD: &str = "postgresql+asyncpg://admin:old@db:5432/app?ssl=require";
@@ -174,7 +175,11 @@ async fn a_reference_is_never_overwritten() {
     assert_eq!(outcome.effect, Did::Kept);
     assert!(outcome.notes[0].contains("database-url in the vault kv-test"), "{:?}", outcome.notes);
     let found = setting.check().await.unwrap();
-    assert!(matches!(found.seen.content, Content::Reference(_)));
+    // In the very words of the copy that it points at.
+    let options = json!({"vault": "KV-Test", "secret": "Database-Url"});
+    let secret =
+        azure_key_vault::Copy::new(None, serde_json::from_value(options).unwrap(), fake.shared()).unwrap();
+    assert!(matches!(found.seen.content, Content::Reference(to) if to == secret.location()));
     assert_eq!(found.findings, []);
 
     let pinned = REFERENCE.replace("/)", "/0a1b)");

@@ -134,6 +134,21 @@ async fn what_can_not_be_edited_with_certainty_is_refused() {
 }
 
 #[tokio::test]
+async fn another_process_that_changes_the_file_is_waited_for() {
+    let (_folder, path) = folder_with("KEY=old\n");
+    let sink = sink(&path, Dialect::Verbatim);
+    let theirs = files::hold(&path, "change it").unwrap();
+    let error = publish(&sink, "new").await.unwrap_err();
+    assert_eq!((error.kind(), error.retry()), (Kind::Busy, Retry::Later { after_ms: None }));
+    // They replace it: the lock of the old file says nothing about the new one.
+    let old = files::read(&path, "change it").unwrap();
+    files::replace(&path, &old, b"OTHER=theirs\nKEY=old\n", "change it").unwrap();
+    assert!(!theirs.is_of(&path.metadata().unwrap()));
+    assert_eq!(publish(&sink, "new").await, Ok(Effect::Changed));
+    assert_eq!(std::fs::read(&path).unwrap(), b"OTHER=theirs\nKEY=new\n");
+}
+
+#[tokio::test]
 async fn the_wrong_kind_of_file_is_refused() {
     let (folder, path) = folder_with("KEY=a\n");
     let (outside, target) = folder_with("KEY=a\n");

@@ -401,3 +401,12 @@ async fn what_is_missing_is_named() {
         assert_eq!(readable.read().await.unwrap_err().kind(), Kind::Config, "no password over plain http");
     }
 }
+
+#[test]
+fn two_fields_of_one_item_are_one_place() {
+    let vault = |field: Option<&str>| {
+        let options = Options { vault: VAULT.into(), item: ITEM.into(), field: field.map(str::to_owned) };
+        Onepassword::new(None, options, shared(Vendors::default(), "")).unwrap().location()
+    };
+    assert_eq!(vault(None), vault(Some("prod password")), "what a run stages belongs to the item");
+}
