@@ -213,6 +213,34 @@ mod tests {
         }
     }
 
+    #[test]
+    fn every_combination_of_sinks_can_be_read_and_waited_for() {
+        let kinds = SinkKind::value_variants();
+        for chosen in 0..1_u32 << kinds.len() {
+            let sinks: Vec<SinkKind> =
+                (0..).zip(kinds).filter(|(bit, _)| chosen >> bit & 1 == 1).map(|(_, kind)| *kind).collect();
+            for (authority, vault) in AuthorityKind::value_variants().iter().zip(VaultKind::value_variants())
+            {
+                let answers = Answers {
+                    sinks: sinks.clone(),
+                    authority: *authority,
+                    vault: *vault,
+                    ..answers(args(""))
+                };
+                let text = text::text(&answers);
+                if let Err(report) = Config::parse(Path::new("pgrotate.toml"), text.clone()) {
+                    panic!("{sinks:?}: {report:?}\n{text}");
+                }
+                // What the application may read is there before it restarts.
+                let waits = text.lines().find(|line| line.starts_with("waits_for"));
+                let has = |kind| sinks.contains(&kind);
+                assert_eq!(waits.is_some(), has(SinkKind::AzureAppService), "{sinks:?}");
+                let both = waits.is_some_and(|line| line.contains("azure_key_vault:database-url"));
+                assert_eq!(both, has(SinkKind::AzureAppService) && has(SinkKind::AzureKeyVault), "{sinks:?}");
+            }
+        }
+    }
+
     /// Takes the tables that are commented out in, one at a time, in the place of the chosen one
     /// where there can be only one.
     #[test]
@@ -346,7 +374,7 @@ mod tests {
         subscription = "{subscription}"
         resource_group = "rg-mindwell-{env}"
         app = "mindwell-{env}"
-        waits_for = ["azure_app_service:DATABASE_URL"]
+        waits_for = ["azure_app_service:DATABASE_URL", "azure_key_vault:database-url"]
 
         [[sinks]]
         kind = "github_actions"
@@ -381,6 +409,7 @@ mod tests {
         # name = "alembic"
         # directory = "."
         # command = ["alembic", "current"]
+        # directory = "."
         # environment = { DATABASE_URL = "{database_url}" }
 
         # ---------------------------------------------------------------- records

@@ -94,7 +94,7 @@ kind = "azure_app_service"
 subscription = "{subscription}"
 resource_group = "rg-@plain@-{env}"
 app = "@plain@-{env}"
-waits_for = ["azure_app_service:DATABASE_URL"]
+waits_for = @awaited@
 "#;
 const GITHUB: &str = r#"[[sinks]]
 kind = "github_actions"
@@ -132,6 +132,7 @@ kind = "command"
 name = "alembic"
 directory = "."
 command = ["alembic", "current"]
+directory = "."
 environment = { DATABASE_URL = "{database_url}" }
 "#;
 
@@ -202,7 +203,13 @@ fn filled(text: &str, answers: &Answers) -> String {
     let variables = if azure { "{ subscription = \"00000000-0000-0000-0000-000000000000\" }" } else { "{}" };
     let environments = answers.environments.iter().map(|name| format!("{} = {variables}\n", key(name)));
     let environments: String = environments.collect();
+    // The setting may point at the secret: a restart in between would bring the old one.
+    let awaited = match answers.sinks.contains(&SinkKind::AzureKeyVault) {
+        true => r#"["azure_app_service:DATABASE_URL", "azure_key_vault:database-url"]"#,
+        false => r#"["azure_app_service:DATABASE_URL"]"#,
+    };
     text.replace("@environments@", &environments)
+        .replace("@awaited@", awaited)
         .replace("@plain@", &plain(&answers.project))
         .replace("@host@", &quoted(&answers.host))
         .replace("@database@", &quoted(&answers.database))
