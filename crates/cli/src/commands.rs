@@ -10,6 +10,7 @@ mod plan;
 mod resume;
 mod rotate;
 mod status;
+mod vault;
 
 use clap::Subcommand;
 
@@ -27,6 +28,7 @@ pub(crate) enum Command {
     Abort(abort::Args),
     Status(status::Args),
     History(history::Args),
+    Vault(vault::Args),
     Completions(completions::Args),
     Man(man::Args),
 }
@@ -42,6 +44,7 @@ pub(crate) async fn run(app: &App, command: Command) -> Result<Status, Failure> 
         Command::Abort(args) => abort::run(app, args).await,
         Command::Status(args) => status::run(app, args).await,
         Command::History(args) => history::run(app, args).await,
+        Command::Vault(args) => vault::run(app, args).await,
         Command::Completions(args) => completions::run(args),
         Command::Man(args) => man::run(&args),
     }

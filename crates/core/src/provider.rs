@@ -10,7 +10,7 @@ use async_trait::async_trait;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use crate::error::Result;
+use crate::error::{Error, Kind, Result};
 use crate::ids::{CopyId, Environment, RunId, VersionId};
 use crate::journal::Outcome;
 use crate::secret::Secret;
@@ -105,6 +105,17 @@ pub trait Vault: Send + Sync {
 
     /// Whether it can be read and written, and what stands in the way.
     async fn check(&self) -> Result<Vec<Finding>>;
+
+    /// Makes the vault, with the password that works now in it; only for vaults that are
+    /// pgrotate's own.
+    ///
+    /// # Errors
+    /// When it exists, or its system has other ways to make one.
+    async fn create(&self, _current: &Secret) -> Result<()> {
+        Err(Error::new(Kind::Config, format!("make {}", self.id()))
+            .because("pgrotate makes vaults of the kind \"local_vault\" alone")
+            .hint("make it in its own system, with the password that works now"))
+    }
 
     /// Everything it holds for this role. A field that does not exist yet is `None`.
     async fn read(&self) -> Result<VaultState>;

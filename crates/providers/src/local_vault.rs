@@ -5,7 +5,7 @@
 //! the old file's place in one step; plain text is never on the disk. The file and the
 //! identity file must be readable by their owner alone, and neither may be a symbolic link.
 //!
-//! [`create`] makes one. By hand: type `{"version":1,"current":{"password":"…"}}` into
+//! `pgrotate vault ENV` makes one ([`create`]). By hand: type `{"version":1,"current":{"password":"…"}}` into
 //! `age -p -a -o FILE` (or `age -r age1… -a -o FILE`), then `chmod 600 FILE`. To open it for
 //! several people, list their public keys in its field `recipients` as well; whoever is not
 //! listed there would be locked out by the first change, so such a file is refused.
@@ -246,6 +246,18 @@ impl Vault for LocalVault {
         .map(drop)
     }
 
+    async fn create(&self, current: &Secret) -> Result<()> {
+        let protection = match &self.identity_file {
+            Some(file) => Protection::Recipients(vec![public_key(file)?]),
+            None => match &*self.key().await? {
+                Key::Passphrase(passphrase) => Protection::Passphrase(passphrase.clone()),
+                _ => return Err(Error::internal("a vault without identity file has no passphrase")),
+            },
+        };
+        let (path, current, at) = (self.path.clone(), current.clone(), self.shared.clock.now());
+        files::blocking(move || create(&path, protection, &current, at)).await
+    }
+
     async fn promote(&self, run: RunId, next: &Secret) -> Result<Option<VersionId>> {
         let next = next.clone();
         let operation = self.operation("make the new password current in");
@@ -353,6 +365,23 @@ fn load(path: &Path, key: &Key, known: Option<Known>, operation: &str) -> Result
         }
     };
     Ok(Loaded { snapshot, known })
+}
+
+/// The public key of an identity file, which is made if there is none.
+fn public_key(path: &Path) -> Result<String> {
+    if !path.exists() {
+        return create_identity(path);
+    }
+    let operation = format!("read the identity file {}", path.display());
+    let snapshot = read_private(path, &operation)?;
+    let refuse =
+        |why: &str| Error::new(Kind::Config, operation.clone()).because(why).hint("age-keygen makes one");
+    let text = std::str::from_utf8(&snapshot.bytes).map_err(|_| refuse("it is not text"))?;
+    let secret = text.lines().find(|line| line.starts_with("AGE-SECRET-KEY-"));
+    let identity: age::x25519::Identity = secret
+        .and_then(|line| line.trim().parse().ok())
+        .ok_or_else(|| refuse("it has no AGE-SECRET-KEY-… line"))?;
+    Ok(identity.to_public().to_string())
 }
 
 fn read_identities(path: &Path) -> Result<Key> {

@@ -1,6 +1,8 @@
 //! The runbook as one command.
 
 use std::collections::BTreeSet;
+use std::io::Write;
+use std::process::Stdio;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use serde_json::Value;
@@ -162,6 +164,70 @@ fn a_person_sees_the_plan_the_progress_and_the_result() {
     assert!(lab.pgrotate(&["resume", id]).text().contains("it is over"));
     let text = lab.pgrotate(&["resume"]).text();
     assert!(text.contains("every run is over"), "{text}");
+}
+
+/// PostgreSQL, a file for a vault and a file for a copy: nothing else is needed.
+#[test]
+fn without_any_cloud_the_same_promises_hold() {
+    let lab = Lab::new("dev");
+    let (old, port) = (lab.password("dev"), lab.state()["dev"]["postgres"]["port"].clone());
+    let ca = lab.world().join("ca.pem");
+    let env_file = lab.state_folder().with_file_name("app.env");
+    std::fs::write(&env_file, format!("# kept\nPGPASSWORD={old}\n")).unwrap();
+    let text = format!(
+        r#"project = "small"
+[environments]
+dev = {{}}
+[database]
+host = "localhost"
+port = {port}
+name = "mindwell_app"
+user = "mindwelladmin"
+tls = {{ ca_file = "{}" }}
+[vault]
+kind = "local_vault"
+path = "{{env}}.age"
+identity_file = "identity.txt"
+[authority]
+kind = "postgres"
+[[sinks]]
+kind = "env_file"
+path = "{}"
+key = "PGPASSWORD"
+dialect = "shell"
+value = "{{password}}"
+"#,
+        ca.display(),
+        env_file.display()
+    );
+    let config = lab.state_folder().with_file_name("small.toml");
+    std::fs::write(&config, text).unwrap();
+    let with_password = |password: &str| {
+        let mut command = lab.command(&["vault", "dev"]);
+        let mut child = command.env("PGROTATE_CONFIG", &config).stdin(Stdio::piped()).spawn().unwrap();
+        child.stdin.take().unwrap().write_all(format!("{password}\n").as_bytes()).unwrap();
+        child.wait().unwrap().code()
+    };
+    assert_eq!(with_password("not-the-password"), Some(1));
+    assert_eq!(with_password(&old), Some(0));
+    let small = |arguments: &[&str]| {
+        crate::lab::Run(lab.command(arguments).env("PGROTATE_CONFIG", &config).output().unwrap())
+    };
+    small(&["check", "dev"]).exits(0);
+    let out = small(&["rotate", "dev"]).exits(0);
+    assert!(!out.contains("could not log in"), "nobody measured that here: {out}");
+    small(&["status", "dev"]).exits(0);
+
+    let text = std::fs::read_to_string(&env_file).unwrap();
+    let new = text.strip_prefix("# kept\nPGPASSWORD=").unwrap().trim_end();
+    let postgres = lab.state()["dev"]["postgres"].clone();
+    assert!(new != old && lab.logs_in(&postgres, new) && !lab.logs_in(&postgres, &old));
+    let log = std::fs::read_to_string(lab.world().join("logs/postgres-dev.log")).unwrap();
+    assert!(
+        log.contains("ALTER ROLE") && !log.contains(new),
+        "the server's log shows the statement and no password"
+    );
+    lab.nowhere_in(&lab.state_folder(), new);
 }
 
 /// With every log on, in plain words, while the processes of the machine are watched.
