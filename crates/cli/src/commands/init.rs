@@ -409,7 +409,6 @@ mod tests {
         # name = "alembic"
         # directory = "."
         # command = ["alembic", "current"]
-        # directory = "."
         # environment = { DATABASE_URL = "{database_url}" }
 
         # ---------------------------------------------------------------- records

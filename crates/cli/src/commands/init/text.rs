@@ -132,7 +132,6 @@ kind = "command"
 name = "alembic"
 directory = "."
 command = ["alembic", "current"]
-directory = "."
 environment = { DATABASE_URL = "{database_url}" }
 "#;
 
