@@ -162,6 +162,12 @@ pub trait Authority: Send + Sync {
     /// Whether the change would be allowed and possible now.
     async fn check(&self, current: &Secret) -> Result<Vec<Finding>>;
 
+    /// Waits until nothing that an earlier try began is under way any more, so that a login then
+    /// tells whether it had its effect.
+    async fn settle(&self) -> Result<()> {
+        Ok(())
+    }
+
     /// Makes the next password the one that works. Repeating it has the same end state.
     async fn install(&self, change: &Change<'_>) -> Result<Outcome>;
 }

@@ -15,6 +15,7 @@ use pgrotate_core::journal::{Journal, MemoryJournal, RunOutcome, Start};
 use pgrotate_core::lease::{Generation, Lease};
 use pgrotate_core::memory::{self, Fault, Memory};
 use pgrotate_core::observer::Unobserved;
+use pgrotate_core::rotation::Rotation;
 use pgrotate_core::run::{Phase, RunState};
 use pgrotate_core::{Error, Kind};
 
@@ -49,21 +50,24 @@ impl Lab {
         lease
     }
 
+    fn executor<'a>(&'a self, rotation: &'a Rotation) -> Executor<'a> {
+        Executor {
+            journal: &self.journal,
+            world: rotation,
+            clock: &*self.clock,
+            entropy: &*self.entropy,
+            observer: &Unobserved,
+            patience: Patience::default(),
+            stop: &|| false,
+        }
+    }
+
     /// A process: begins or takes over the run, and dies after the effect of this call.
     fn process(&self, run: Option<RunId>, dies_after: Option<usize>) -> Result<(RunId, End), Error> {
         self.world.state().dies_after = dies_after;
         let rotation = memory::rotation(&self.world, &self.clock, &self.entropy);
         let lease = self.lease();
-        let never = || false;
-        let executor = Executor {
-            journal: &self.journal,
-            world: &rotation,
-            clock: &*self.clock,
-            entropy: &*self.entropy,
-            observer: &Unobserved,
-            patience: Patience::default(),
-            stop: &never,
-        };
+        let executor = self.executor(&rotation);
         let id = run.unwrap_or_else(|| RunId::generate(self.clock.now(), &*self.entropy));
         let whole = async {
             let mut state = match run {
@@ -233,16 +237,7 @@ fn a_run_can_be_called_off_until_the_server_may_know() {
         let run = lab.run();
         let rotation = memory::rotation(&lab.world, &lab.clock, &lab.entropy);
         let lease = lab.lease();
-        let never = || false;
-        let executor = Executor {
-            journal: &lab.journal,
-            world: &rotation,
-            clock: &*lab.clock,
-            entropy: &*lab.entropy,
-            observer: &Unobserved,
-            patience: Patience::default(),
-            stop: &never,
-        };
+        let executor = lab.executor(&rotation);
         let result = async {
             let mut state = executor.take_over(run, &lease).await?;
             let past = state.past_point_of_no_return();
@@ -267,16 +262,7 @@ fn a_late_writer_is_fenced_off() {
     let lab = Lab::new();
     let rotation = memory::rotation(&lab.world, &lab.clock, &lab.entropy);
     let late = lab.lease();
-    let never = || false;
-    let executor = Executor {
-        journal: &lab.journal,
-        world: &rotation,
-        clock: &*lab.clock,
-        entropy: &*lab.entropy,
-        observer: &Unobserved,
-        patience: Patience::default(),
-        stop: &never,
-    };
+    let executor = lab.executor(&rotation);
     let run = RunId::generate(lab.clock.now(), &*lab.entropy);
     let mut state =
         executor.begin(run, start(&rotation.plan(), &late), &late).now_or_never().unwrap().unwrap();

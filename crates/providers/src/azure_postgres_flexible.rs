@@ -451,6 +451,11 @@ impl Authority for Server {
         Ok(findings)
     }
 
+    async fn settle(&self) -> Result<()> {
+        let account = azure::account(&self.shared)?;
+        self.wait_until_ready(&account, BUSY_LIMIT).await
+    }
+
     /// Waits, changes, waits. Whether this is a repeat makes no difference: an operation of an
     /// earlier try would be busy still, and setting the same password again has the same end.
     async fn install(&self, change: &Change<'_>) -> Result<Outcome> {

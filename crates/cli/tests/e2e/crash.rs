@@ -133,4 +133,8 @@ fn lost_answers_are_looked_into_and_not_repeated() {
     lab.pgrotate(&["rotate", "dev"]).exits(0);
     lab.everything_is_new("dev", &old);
     one_new_version(&before, &lab.versions("dev"));
+    let patches = lab.requests().into_iter().filter(|request| {
+        request["method"] == "PATCH" && request["path"].as_str().unwrap().contains("flexibleServers")
+    });
+    assert_eq!(patches.count(), 1, "the server was asked to change a second time, while nobody could log in");
 }
