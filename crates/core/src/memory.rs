@@ -143,7 +143,9 @@ impl Vault for Memory {
 
     async fn stage(&self, run: RunId, secret: &Secret) -> Result<()> {
         self.call("vault.stage", |state| match &state.vault.pending {
-            Some(pending) if pending.run != Some(run) => Err(Error::new(Kind::Conflict, "stage")),
+            Some(pending) if pending.run != Some(run) || pending.secret != *secret => {
+                Err(Error::new(Kind::Conflict, "stage"))
+            }
             _ => {
                 state.vault.pending = Some(Entry { secret: secret.clone(), run: Some(run) });
                 state.vault_writes += 1;

@@ -123,7 +123,8 @@ pub trait Vault: Send + Sync {
     /// Stores a password as *pending*, marked with the run, and leaves the rest alone.
     ///
     /// # Errors
-    /// [`Kind::Conflict`](crate::Kind::Conflict) if another run's pending password is there.
+    /// [`Kind::Conflict`](crate::Kind::Conflict) if another pending password is there, be it this
+    /// run's own: a run has one.
     async fn stage(&self, run: RunId, secret: &Secret) -> Result<()>;
 
     /// Makes the run's pending password, which must be this one, current and the current one

@@ -257,6 +257,33 @@ fn a_run_can_be_called_off_until_the_server_may_know() {
     }
 }
 
+/// A step before the point of no return is refused, the pending password is being dropped, and
+/// the process dies: the next one drops it and says what the first one would have said.
+#[test]
+fn the_process_may_die_while_a_run_is_called_off() {
+    let clean = calls_of_a_clean_run();
+    let mut died = 0;
+    for refused in 0..clean {
+        for later in 1..=2 {
+            let lab = Lab::new();
+            lab.world.state().faults.insert(refused, Fault::Refuse);
+            if lab.process(None, Some(refused + later)).is_ok() {
+                continue;
+            }
+            let run = lab.run();
+            if lab.state(run).phase != Phase::Aborting {
+                continue;
+            }
+            died += 1;
+            let (_, end) = lab.process(Some(run), None).unwrap();
+            assert!(matches!(end, End::Failed(_)), "refused at {refused}: {end:?}");
+            assert_eq!(lab.state(run).outcome, Some(RunOutcome::Failed));
+            lab.nothing_is_changed();
+        }
+    }
+    assert!(died > 0, "no process died while it called a run off");
+}
+
 #[test]
 fn a_late_writer_is_fenced_off() {
     let lab = Lab::new();

@@ -1,6 +1,6 @@
 //! Makes a new password and stores it as pending in the vault of record.
 
-use crate::error::{Error, Kind, Result};
+use crate::error::{Error, Kind, Result, Retry};
 use crate::journal::Outcome;
 use crate::keyring::Keys;
 use crate::plan::Step;
@@ -21,7 +21,13 @@ pub(crate) async fn perform(rotation: &Rotation, step: &Step, run: &RunState) ->
     let secret = rotation.policy.generate(&rotation.target.user, &*rotation.entropy)?;
     rotation.vault.stage(run.run, &secret).await?;
     // Read back before the server hears of it: what is not safely stored must not be installed.
-    match Keys::find(run.run, rotation.vault.read().await?) {
+    // A read that fails now comes after the effect, whatever it says of itself: the next try
+    // has to find this password and not make another.
+    let stored = rotation.vault.read().await.map_err(|error| match error.retry() {
+        Retry::Never => error,
+        Retry::Later { .. } | Retry::Unknown => error.unknown(),
+    })?;
+    match Keys::find(run.run, stored) {
         Some(keys) if keys.next == secret => Ok(outcome(rotation, run, keys, Outcome::changed())),
         _ => Err(Error::new(Kind::Corrupt, format!("stage a password in {}", rotation.vault.id()))
             .because("the vault of record does not give back what was stored")
