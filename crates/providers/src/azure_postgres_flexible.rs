@@ -474,7 +474,8 @@ impl Authority for Server {
                 }
             }
         };
-        let (effect_at, note) = self.finish(&account, &answer).await?;
+        // Accepted is accepted: however following it fails, the password may have changed.
+        let (effect_at, note) = self.finish(&account, &answer).await.map_err(Error::unknown)?;
         // The password is set; a server that is slow to call itself ready is no reason to fail.
         let ready = self.wait_until_ready(&account, AFTERWARDS_LIMIT).await;
         let outcome = Outcome { effect_at: Some(effect_at), ..Outcome::changed() };
