@@ -3,6 +3,7 @@
 mod abort;
 mod check;
 mod completions;
+mod confirm;
 mod history;
 mod init;
 mod man;

@@ -70,6 +70,8 @@ pub(crate) struct Config {
     /// The folder from which relative paths count.
     base: PathBuf,
     project: String,
+    /// The environments whose rotation has to be confirmed by the plan's hash, if the file names them.
+    confirm: Option<Vec<String>>,
     drafts: Vec<Draft>,
     warnings: Vec<String>,
     /// Azure's sign-ins, by the files that they depend on: credentials and CA.
@@ -116,11 +118,12 @@ impl Config {
         let base = absolute.parent().unwrap_or(Path::new("/")).to_owned();
         let source = Source::new(path, text);
         let mut problems = Problems::default();
-        let (project, drafts) = read(&source, &mut problems);
+        let Read { project, confirm, drafts } = read(&source, &mut problems);
         let mut warnings: Vec<String> =
             drafts.iter().filter_map(|draft| draft.settings.warning.clone()).collect();
         warnings.dedup();
-        let config = Self { source, base, project, drafts, warnings, azure: Mutex::default(), registry };
+        let config =
+            Self { source, base, project, confirm, drafts, warnings, azure: Mutex::default(), registry };
         config.check(&mut problems);
         problems.report(&config.source)?;
         Ok(config)
@@ -193,6 +196,7 @@ impl Config {
             copies,
             consumers: parts.consumers.into_iter().map(|own| own.value).collect(),
             verifications: parts.verifications.into_iter().map(|own| own.value).collect(),
+            soak: None,
             recorders: parts.recorders.into_iter().map(|own| own.value).collect(),
             key: deps.key,
             clock: deps.clock,
@@ -238,6 +242,18 @@ impl Config {
         self.drafts.iter().map(|draft| draft.environment.clone()).collect()
     }
 
+    /// Whether a rotation has to be confirmed by its plan's hash: those that the file names, else production by its
+    /// usual names.
+    pub(crate) fn asks_for_hash(&self, environment: &Environment) -> bool {
+        match &self.confirm {
+            Some(named) => named.iter().any(|name| name == environment.as_str()),
+            None => {
+                let name = environment.as_str().to_ascii_lowercase();
+                name.split(['-', '_']).any(|part| matches!(part, "prod" | "production" | "prd" | "live"))
+            }
+        }
+    }
+
     /// Where the file is.
     pub(crate) fn path(&self) -> &Path {
         &self.source.path
@@ -274,8 +290,15 @@ fn unreadable(path: &Path, why: &str) -> Report {
     )
 }
 
-/// Reads the text as far as that goes without providers.
-fn read(source: &Source, problems: &mut Problems) -> (String, Vec<Draft>) {
+/// What a file says as far as that goes without providers.
+#[derive(Default)]
+struct Read {
+    project: String,
+    confirm: Option<Vec<String>>,
+    drafts: Vec<Draft>,
+}
+
+fn read(source: &Source, problems: &mut Problems) -> Read {
     let file = tree::parse(&source.text).map_err(|error| {
         let problem = Problem::new(format!("this is no TOML: {}", error.message()));
         error.span().map_or(problem.clone(), |at| problem.at(&at, ""))
@@ -283,10 +306,21 @@ fn read(source: &Source, problems: &mut Problems) -> (String, Vec<Draft>) {
     let Some(mut file) = problems.keep(file) else { return Default::default() };
     let project = problems.keep(project(&mut file)).unwrap_or_default();
     let environments = environments::read(&mut file, problems);
+    let confirm = file.take("confirm").and_then(|value| problems.keep(confirm(&value, &environments)));
     let ready = environments.iter().filter(|own| own.complete(&environments));
     let drafts = ready.filter_map(|own| Draft::read(&file, own, source, problems)).collect();
     problems.outside();
-    (project, drafts)
+    Read { project, confirm, drafts }
+}
+
+/// `confirm = ["prod"]`
+fn confirm(value: &tree::Value, environments: &[Named]) -> Result<Vec<String>, Problem> {
+    let names: Vec<String> = de::read(value)?;
+    let known: Vec<&str> = environments.iter().map(|own| own.environment.as_str()).collect();
+    match names.iter().find(|name| !known.contains(&name.as_str())) {
+        Some(stranger) => Err(Problem::no_such("environment", stranger, &known).or_at(&value.at)),
+        None => Ok(names),
+    }
 }
 
 fn project(file: &mut Table) -> Result<String, Problem> {

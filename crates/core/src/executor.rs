@@ -21,7 +21,7 @@ use crate::ids::{RunId, StepId};
 use crate::journal::{Event, FORMAT, Journal, Outcome, Record, RunOutcome, Start};
 use crate::lease::Lease;
 use crate::observer::{Observer, Progress};
-use crate::plan::Step;
+use crate::plan::{Action, Step};
 use crate::run::{Phase, RunState, StepStatus};
 
 /// What steps act on.
@@ -282,6 +282,10 @@ impl<'a> Executor<'a> {
     fn attempt(&self, step: Step, state: &RunState) -> BoxFuture<'a, News> {
         self.notice(state, &Progress::StepStarted { step: &step, attempt: state.step(&step.id).attempts });
         let (world, began, state) = (self.world, self.clock.now(), state.clone());
+        if let Action::Soak { seconds } = step.action {
+            let first = state.step(&step.id).started_at.unwrap_or(began);
+            return self.soak(step, first, Duration::from_secs(seconds));
+        }
         Box::pin(async move {
             let result = world.perform(&step, &state).await;
             News::Tried { step: Box::new(step), result: Box::new(result), began }
@@ -290,14 +294,23 @@ impl<'a> Executor<'a> {
 
     /// The pause before another try. Nobody who wants to stop waits for its end.
     fn rest(&self, step: StepId, pause: Duration) -> BoxFuture<'a, News> {
-        let (clock, stop, mut left) = (self.clock, self.stop, pause);
+        let (clock, stop) = (self.clock, self.stop);
         Box::pin(async move {
-            while !left.is_zero() && !stop() {
-                let nap = left.min(LONGEST_NAP);
-                clock.sleep(nap).await;
-                left -= nap;
-            }
+            nap(clock, stop, pause).await;
             News::Rested(step)
+        })
+    }
+
+    /// A step that only waits. It counts from its first start, so that a run which is resumed waits for no
+    /// more than the rest; who wants to stop leaves it open.
+    fn soak(&self, step: Step, first: Timestamp, time: Duration) -> BoxFuture<'a, News> {
+        let (clock, stop, began) = (self.clock, self.stop, self.clock.now());
+        let passed = Duration::try_from(began.duration_since(first)).unwrap_or_default();
+        Box::pin(async move {
+            if !nap(clock, stop, time.saturating_sub(passed)).await {
+                return News::Rested(step.id);
+            }
+            News::Tried { step: Box::new(step), result: Box::new(Ok(Outcome::confirmed())), began }
         })
     }
 
@@ -385,6 +398,17 @@ impl<'a> Executor<'a> {
     fn notice(&self, state: &RunState, progress: &Progress<'_>) {
         self.observer.notice(self.clock.now(), &state.plan().environment, state.run, progress);
     }
+}
+
+/// Waits, unless the process shall stop; tells whether the whole time has passed.
+async fn nap(clock: &dyn Clock, stop: &(dyn Fn() -> bool + Send + Sync), time: Duration) -> bool {
+    let mut left = time;
+    while !left.is_zero() && !stop() {
+        let nap = left.min(LONGEST_NAP);
+        clock.sleep(nap).await;
+        left -= nap;
+    }
+    left.is_zero()
 }
 
 /// What follows from a try.

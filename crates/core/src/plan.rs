@@ -5,6 +5,7 @@
 //! as its longest chain.
 
 use std::fmt;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
@@ -59,6 +60,16 @@ pub enum Action {
         /// Which.
         verification: String,
     },
+    /// Waits, so that what fails only after a while can show.
+    Soak {
+        /// How long, counted from its first start.
+        seconds: u64,
+    },
+    /// Repeats a proof after the wait.
+    VerifyAgain {
+        /// Which.
+        proof: Box<Action>,
+    },
     /// Takes the version before out of use.
     Retire {
         /// Of which copy.
@@ -82,7 +93,10 @@ impl Action {
             Self::Promote => "promote",
             Self::Publish { .. } => "publish",
             Self::Activate { .. } => "activate",
-            Self::VerifyLogin | Self::VerifyCopy { .. } | Self::Verify { .. } => "verify",
+            Self::VerifyLogin | Self::VerifyCopy { .. } | Self::Verify { .. } | Self::VerifyAgain { .. } => {
+                "verify"
+            }
+            Self::Soak { .. } => "soak",
             Self::Retire { .. } => "retire",
             Self::Record { .. } => "record",
         }
@@ -96,14 +110,27 @@ impl Action {
             Self::VerifyLogin => Some("login"),
             Self::Verify { verification } => Some(verification),
             Self::Record { recorder } => Some(recorder),
+            Self::VerifyAgain { proof } => proof.subject(),
             _ => None,
         }
     }
 
+    /// What is done, be it for the first or the second time.
+    pub fn proof(&self) -> &Self {
+        match self {
+            Self::VerifyAgain { proof } => proof.proof(),
+            own => own,
+        }
+    }
+
     fn step_id(&self) -> StepId {
+        let verb = match self {
+            Self::VerifyAgain { .. } => "verify-again",
+            own => own.kind(),
+        };
         StepId::new(match self.subject() {
-            Some(subject) => format!("{}/{subject}", self.kind()),
-            None => self.kind().to_owned(),
+            Some(subject) => format!("{verb}/{subject}"),
+            None => verb.to_owned(),
         })
     }
 }
@@ -220,6 +247,8 @@ pub struct Outline {
     pub consumers: Vec<ConsumerOutline>,
     /// The verifications beside login and read-back.
     pub verifications: Vec<VerificationOutline>,
+    /// How long to wait before everything is proven a second time; `None` proves it once.
+    pub soak: Option<Duration>,
     /// The recorders.
     pub recorders: Vec<String>,
 }

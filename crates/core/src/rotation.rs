@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use futures::lock::Mutex;
@@ -62,6 +63,8 @@ pub struct Rotation {
     pub consumers: Vec<BoundConsumer>,
     /// The verifications beside login and read-back.
     pub verifications: Vec<Box<dyn Verification>>,
+    /// How long to wait before everything is proven a second time; `None` proves it once.
+    pub soak: Option<Duration>,
     /// The recorders.
     pub recorders: Vec<Box<dyn Recorder>>,
     /// Marks passwords.
@@ -107,6 +110,7 @@ impl Rotation {
                     after_activation: own.after_activation(),
                 })
                 .collect(),
+            soak: self.soak,
             recorders: self.recorders.iter().map(|own| own.id().to_owned()).collect(),
         }
     }
@@ -147,7 +151,7 @@ pub(crate) fn gone(name: &str) -> Error {
 #[async_trait]
 impl World for Rotation {
     async fn perform(&self, step: &Step, run: &RunState) -> Result<Outcome> {
-        match &step.action {
+        match step.action.proof() {
             Action::Check => steps::check::perform(self, run).await,
             Action::Stage => steps::stage::perform(self, step, run).await,
             Action::Install => steps::install::perform(self, step, run).await,
@@ -158,6 +162,9 @@ impl World for Rotation {
             Action::VerifyLogin => steps::verify::login(self, run).await,
             Action::VerifyCopy { copy } => steps::verify::copy(self, copy, step, run).await,
             Action::Verify { verification } => steps::verify::other(self, verification, run).await,
+            Action::Soak { .. } | Action::VerifyAgain { .. } => {
+                Err(Error::internal("a step that is the executor's own came to the world"))
+            }
             Action::Retire { copy } => steps::retire::perform(self, copy, run).await,
             Action::Record { recorder } => steps::record::perform(self, recorder, step, run).await,
         }

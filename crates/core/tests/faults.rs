@@ -5,6 +5,7 @@
 #![allow(clippy::unwrap_used)]
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures::FutureExt;
 use pgrotate_core::env::testing::{ManualClock, SeededEntropy};
@@ -20,6 +21,9 @@ use pgrotate_core::run::{Phase, RunState};
 use pgrotate_core::{Error, Kind};
 
 const OLD: &str = "OldPassword1OldPassword1OldPassw";
+/// When everything begins, and how long a soak takes, in seconds.
+const BEGIN: i64 = 1_700_000_000;
+const SOAK: i64 = 60;
 
 /// A world, a journal, and what a process needs.
 struct Lab {
@@ -28,6 +32,10 @@ struct Lab {
     clock: Arc<dyn Clock>,
     entropy: Arc<dyn Entropy>,
     generation: std::cell::Cell<u64>,
+    /// How long a run waits before it proves everything again.
+    soak: Option<Duration>,
+    /// The second at which the process is asked to stop.
+    stop_at: Option<i64>,
 }
 
 impl Lab {
@@ -35,10 +43,20 @@ impl Lab {
         Self {
             world: memory::world(OLD),
             journal: MemoryJournal::default(),
-            clock: Arc::new(ManualClock::at_second(1_700_000_000)),
+            clock: Arc::new(ManualClock::at_second(BEGIN)),
             entropy: Arc::new(SeededEntropy::new(7)),
             generation: std::cell::Cell::new(0),
+            soak: None,
+            stop_at: None,
         }
+    }
+
+    fn soaking() -> Self {
+        Self { soak: Some(Duration::from_secs(SOAK as u64)), ..Self::new() }
+    }
+
+    fn rotation(&self) -> Rotation {
+        Rotation { soak: self.soak, ..memory::rotation(&self.world, &self.clock, &self.entropy) }
     }
 
     fn lease(&self) -> Lease {
@@ -65,9 +83,11 @@ impl Lab {
     /// A process: begins or takes over the run, and dies after the effect of this call.
     fn process(&self, run: Option<RunId>, dies_after: Option<usize>) -> Result<(RunId, End), Error> {
         self.world.state().dies_after = dies_after;
-        let rotation = memory::rotation(&self.world, &self.clock, &self.entropy);
+        let rotation = self.rotation();
         let lease = self.lease();
-        let executor = self.executor(&rotation);
+        let (clock, stop_at) = (&*self.clock, self.stop_at);
+        let stop = || stop_at.is_some_and(|second| clock.now().as_second() >= second);
+        let executor = Executor { stop: &stop, ..self.executor(&rotation) };
         let id = run.unwrap_or_else(|| RunId::generate(self.clock.now(), &*self.entropy));
         let whole = async {
             let mut state = match run {
@@ -235,7 +255,7 @@ fn a_run_can_be_called_off_until_the_server_may_know() {
             continue;
         }
         let run = lab.run();
-        let rotation = memory::rotation(&lab.world, &lab.clock, &lab.entropy);
+        let rotation = lab.rotation();
         let lease = lab.lease();
         let executor = lab.executor(&rotation);
         let result = async {
@@ -285,9 +305,54 @@ fn the_process_may_die_while_a_run_is_called_off() {
 }
 
 #[test]
+fn a_soak_waits_and_then_proves_everything_again() {
+    let lab = Lab::soaking();
+    let (run, end) = lab.process(None, None).unwrap();
+    assert!(matches!(end, End::Done), "{end:?}");
+    lab.has_converged(run);
+    assert!(lab.clock.now().as_second() >= BEGIN + SOAK);
+    let calls = lab.world.state().calls.clone();
+    let times = |name: &str| calls.iter().filter(|call| *call == name).count();
+    assert_eq!((times("health.verify"), times("recorder.record")), (2, 1));
+    let once = Lab::new();
+    once.process(None, None).unwrap();
+    let logins = once.world.state().calls.iter().filter(|call| *call == "login").count();
+    assert_eq!(times("login"), logins + 2, "the new one accepted and the old one refused, a second time");
+}
+
+#[test]
+fn who_stops_a_soak_waits_only_for_the_rest_of_it_afterwards() {
+    let mut lab = Lab::soaking();
+    lab.stop_at = Some(BEGIN + SOAK / 2);
+    let (run, end) = lab.process(None, None).unwrap();
+    assert!(matches!(end, End::Stopped), "{end:?}");
+    lab.stop_at = None;
+    let (_, end) = lab.process(Some(run), None).unwrap();
+    assert!(matches!(end, End::Done), "{end:?}");
+    lab.has_converged(run);
+    assert_eq!(lab.clock.now().as_second(), BEGIN + SOAK);
+}
+
+#[test]
+fn what_fails_after_the_soak_is_parked_and_not_told_as_done() {
+    let lab = Lab::soaking();
+    lab.process(None, None).unwrap();
+    let second = lab.world.state().calls.iter().rposition(|call| call == "health.verify").unwrap();
+    let lab = Lab::soaking();
+    lab.world.state().faults.insert(second, Fault::Refuse);
+    let (run, end) = lab.process(None, None).unwrap();
+    let End::Parked(steps) = end else { panic!("{end:?}") };
+    assert_eq!(steps[0].0.as_str(), "verify-again/health");
+    assert_eq!(lab.world.state().stories.len(), 0);
+    let (_, end) = lab.process(Some(run), None).unwrap();
+    assert!(matches!(end, End::Done), "{end:?}");
+    lab.has_converged(run);
+}
+
+#[test]
 fn a_late_writer_is_fenced_off() {
     let lab = Lab::new();
-    let rotation = memory::rotation(&lab.world, &lab.clock, &lab.entropy);
+    let rotation = lab.rotation();
     let late = lab.lease();
     let executor = lab.executor(&rotation);
     let run = RunId::generate(lab.clock.now(), &*lab.entropy);

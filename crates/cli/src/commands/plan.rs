@@ -1,11 +1,14 @@
 //! `pgrotate plan ENV`
 
+use std::time::Duration;
+
 use pgrotate_core::drift::{self, CopyStatus, Status as Drift};
-use pgrotate_core::plan::{Action, Plan, Step};
+use pgrotate_core::plan::{Action, Plan};
 use pgrotate_core::rotation::Rotation;
 use serde_json::json;
 
 use crate::app::{App, known};
+use crate::commands::rotate::Soak;
 use crate::display::{self, table};
 use crate::exit::{Failure, Status};
 
@@ -15,12 +18,14 @@ pub(crate) struct Args {
     /// The environment
     #[arg(value_name = "ENV")]
     environment: String,
+    #[command(flatten)]
+    soak: Soak,
 }
 
 pub(crate) async fn run(app: &App, args: Args) -> Result<Status, Failure> {
     let config = app.config()?;
     let environment = known(&config, &args.environment)?;
-    let rotation = app.rotation(&config, &environment)?;
+    let rotation = args.soak.apply(app.rotation(&config, &environment)?);
     let plan = rotation.plan();
     let drift = drift::status(&rotation).await;
     config.warnings().iter().for_each(|warning| display::warning(warning));
@@ -56,7 +61,7 @@ fn as_text(rotation: &Rotation, plan: &Plan, drift: &Drift) -> String {
             rows.len() + 1,
             step.action.kind(),
             step.action.subject(),
-            &purpose(rotation, plan, step),
+            &purpose(rotation, plan, &step.action),
             seen,
         ));
     }
@@ -96,8 +101,8 @@ fn row(
     ]
 }
 
-fn purpose(rotation: &Rotation, plan: &Plan, step: &Step) -> String {
-    match &step.action {
+fn purpose(rotation: &Rotation, plan: &Plan, action: &Action) -> String {
+    match action {
         Action::Check => "everything is looked at before anything changes".into(),
         Action::Stage => format!("a new password is stored as pending in {}", plan.vault),
         Action::Install => format!("{} gets it: the point of no return", plan.authority),
@@ -105,6 +110,13 @@ fn purpose(rotation: &Rotation, plan: &Plan, step: &Step) -> String {
         Action::Promote => "pending becomes current, current becomes previous".into(),
         Action::Publish { .. } => "the copy is brought to it".into(),
         Action::Activate { .. } => "takes up the new copies".into(),
+        Action::Soak { seconds } => {
+            format!(
+                "waits {}, so that what fails late can show",
+                display::seconds(Duration::from_secs(*seconds))
+            )
+        }
+        Action::VerifyAgain { proof } => format!("again: {}", purpose(rotation, plan, proof)),
         Action::VerifyLogin => "the new password logs in, the old one is refused".into(),
         Action::VerifyCopy { copy } => {
             let readable =

@@ -1,13 +1,15 @@
 //! `pgrotate rotate ENV...`
 
-use std::io::IsTerminal;
+use std::time::Duration;
 
 use pgrotate_core::executor::End;
+use pgrotate_core::rotation::Rotation;
 use pgrotate_core::{Environment, Error, Kind, RunId};
 use pgrotate_engine::Embedded;
 use pgrotate_engine::embedded::Wish;
 
 use crate::app::{App, known};
+use crate::commands::confirm;
 use crate::config::Config;
 use crate::display;
 use crate::exit::{Failure, Status};
@@ -24,23 +26,62 @@ pub(crate) struct Args {
     /// Who does it [default: the user's name]
     #[arg(long, value_name = "O", env = "PGROTATE_OPERATOR")]
     operator: Option<String>,
-    /// Don't ask
+    #[command(flatten)]
+    soak: Soak,
+    /// Don't ask, not even before prod
     #[arg(long)]
     yes: bool,
+}
+
+/// `--soak`, of every command that makes a plan.
+#[derive(Clone, Copy, Debug, clap::Args)]
+pub(crate) struct Soak {
+    /// Wait this long when all is proven, then prove everything again, before an environment counts as done and
+    /// the next one begins; for instance 90s, 10m, 1h30m
+    #[arg(long, value_name = "TIME", value_parser = soak)]
+    soak: Option<Duration>,
+}
+
+impl Soak {
+    /// Puts the wait into a rotation's plan.
+    pub(crate) fn apply(self, rotation: Rotation) -> Rotation {
+        Rotation { soak: self.soak, ..rotation }
+    }
+}
+
+/// The longest wait: what should be watched for longer is a matter for `status`, not for a run that holds a lease.
+const LONGEST_SOAK: Duration = Duration::from_secs(7 * 24 * 3600);
+
+fn soak(text: &str) -> Result<Duration, String> {
+    let example = "a time such as 90s, 10m or 1h30m is wanted";
+    let time: jiff::SignedDuration = text.parse().map_err(|_| example.to_owned())?;
+    let time = Duration::try_from(time).map_err(|_| example.to_owned())?;
+    match time.as_secs() {
+        0 => Err(format!("it must be at least a second; {example}")),
+        _ if time > LONGEST_SOAK => Err("it must be at most a week".to_owned()),
+        // The plan counts in seconds.
+        seconds => Ok(Duration::from_secs(seconds)),
+    }
 }
 
 pub(crate) async fn run(app: &App, args: Args) -> Result<Status, Failure> {
     let config = app.config()?;
     let environments = chosen(&config, &args.environments)?;
     // All of them are bound before the first one starts: what can't be read is found now.
+    let mut plans = Vec::with_capacity(environments.len());
     for environment in &environments {
-        app.rotation(&config, environment)?;
+        plans.push(args.soak.apply(app.rotation(&config, environment)?).plan());
+    }
+    if !args.yes {
+        confirm::all(&config, &plans)?;
     }
     let wish = Wish { operator: args.operator.unwrap_or_else(user), ticket: args.ticket };
     let engine = app.engine(display::observer(app.json))?;
     app.stop_on_signals();
     for (place, environment) in environments.iter().enumerate() {
-        let status = one(app, &config, &engine, environment, &wish, args.yes).await?;
+        let rotation = args.soak.apply(app.rotation(&config, environment)?);
+        let (run, end) = engine.start(&rotation, wish.clone()).await?;
+        let status = conclude(app, &engine, run, &end).await?;
         let rest = &environments[place + 1..];
         if status != Status::Done || (app.stopping() && !rest.is_empty()) {
             not_begun(rest);
@@ -48,39 +89,6 @@ pub(crate) async fn run(app: &App, args: Args) -> Result<Status, Failure> {
         }
     }
     Ok(Status::Done)
-}
-
-async fn one(
-    app: &App,
-    config: &Config,
-    engine: &Embedded,
-    environment: &Environment,
-    wish: &Wish,
-    yes: bool,
-) -> Result<Status, Failure> {
-    let rotation = app.rotation(config, environment)?;
-    let plan = rotation.plan();
-    if !yes
-        && !agreed(&format!(
-            "Rotate {environment} ({} steps, plan {})?",
-            plan.steps.len(),
-            plan.hash().short()
-        ))
-    {
-        let error =
-            Error::new(Kind::Blocked, format!("rotate {environment}")).because("it was not confirmed");
-        return Err(error.into());
-    }
-    let (run, end) = engine.start(&rotation, wish.clone()).await?;
-    conclude(app, engine, run, &end).await
-}
-
-/// Asks a person, if there is one. One who can't see the question has not agreed.
-fn agreed(question: &str) -> bool {
-    if !std::io::stdin().is_terminal() {
-        return true;
-    }
-    dialoguer::Confirm::new().with_prompt(question).default(false).interact().unwrap_or(false)
 }
 
 /// Shows how a run ended, and gives the status.
@@ -120,4 +128,19 @@ fn user() -> String {
         .iter()
         .find_map(|name| std::env::var(name).ok().filter(|user| !user.is_empty()))
         .unwrap_or_else(|| format!("uid {}", rustix::process::getuid().as_raw()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_soak_is_a_time() {
+        let seconds = |text: &str| soak(text).map(|time| time.as_secs());
+        assert_eq!([seconds("90s"), seconds("10m"), seconds("1h30m")], [Ok(90), Ok(600), Ok(5_400)]);
+        assert_eq!(seconds("168h"), Ok(LONGEST_SOAK.as_secs()));
+        for wrong in ["", "10", "m", "-5m", "0s", "500ms", "8d", "169h"] {
+            assert!(soak(wrong).is_err(), "{wrong}");
+        }
+    }
 }

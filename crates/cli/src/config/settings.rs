@@ -15,6 +15,7 @@ use super::tree::{Node, Span, Table, Value};
 /// The keys that can stand at the top of the file.
 pub(super) const TOP: &[&str] = &[
     "project",
+    "confirm",
     "credentials_file",
     "ca_file",
     "environments",

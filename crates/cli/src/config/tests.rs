@@ -73,6 +73,35 @@ fn rotation(config: &Config, environment: &str) -> Rotation {
     config.rotation(&Environment::from(environment), deps()).unwrap()
 }
 
+#[test]
+fn production_is_confirmed_by_hash_unless_the_file_names_others() {
+    let asks = |text: &str| {
+        let config = parse(text).unwrap_or_else(|report| panic!("{}", shown(&report)));
+        let names = config.environments();
+        let asking = names.into_iter().filter(|name| config.asks_for_hash(name));
+        asking.map(|name| name.to_string()).collect::<Vec<_>>()
+    };
+    assert_eq!(asks(GOOD), ["prod"]);
+    let renamed = |name: &str| GOOD.replace("prod = {", &format!("{name} = {{"));
+    assert_eq!(asks(&renamed("eu-Production")), ["eu-Production"]);
+    assert!(asks(&renamed("product")).is_empty());
+    let named =
+        |names: &str| with("project = \"mindwell\"", &format!("project = \"mindwell\"\nconfirm = {names}"));
+    assert_eq!(asks(&named("[\"dev\"]")), ["dev"]);
+    assert!(asks(&named("[]")).is_empty());
+    insta::assert_snapshot!(rejected(&named("[\"prd\"]")), @r#"
+     x there is no environment `prd`
+      ,-[pgrotate.toml:2:11]
+    1 | project = "mindwell"
+    2 | confirm = ["prd"]
+      :           ^^^|^^^
+      :              `-- did you mean `prod`?
+    3 |
+      `----
+     help: there are: dev, prod
+    "#);
+}
+
 /// How a mistake is shown.
 fn shown(report: &Report) -> String {
     shown_in(100, report)

@@ -83,7 +83,7 @@ fn ended(end: &End) -> Map<String, Value> {
 
 fn of(step: &Step, mut detail: Value) -> Map<String, Value> {
     let mut all = fields([("step", json!(step.action.kind()))]);
-    match &step.action {
+    match step.action.proof() {
         Action::Publish { copy } | Action::VerifyCopy { copy } | Action::Retire { copy } => {
             all.insert("sink".into(), json!(copy));
         }

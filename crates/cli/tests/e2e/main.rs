@@ -8,4 +8,5 @@ mod lab;
 
 mod bad_input;
 mod crash;
+mod promotion;
 mod rotation;

@@ -26,6 +26,7 @@ fn dev_staging_and_prod_are_rotated_in_order_and_proven() {
             "mindwell/ops#12",
             "--operator",
             "ana",
+            "--yes",
         ])
         .events(0);
 

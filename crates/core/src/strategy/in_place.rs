@@ -39,6 +39,7 @@ pub fn plan(outline: &Outline) -> Plan {
         .collect();
 
     let verified = verify(outline, &mut steps, &promote, &published, &activated);
+    let verified = soak(outline, &mut steps, verified);
     let retired: Vec<StepId> = outline
         .copies
         .iter()
@@ -89,6 +90,19 @@ fn verify(
     verified
 }
 
+/// A wait after the proofs, and all of them once more. What waits for the proofs waits for the second ones then.
+fn soak(outline: &Outline, steps: &mut Steps, verified: Vec<StepId>) -> Vec<StepId> {
+    let Some(time) = outline.soak else { return verified };
+    let proofs: Vec<Action> = steps
+        .0
+        .iter()
+        .filter(|step| verified.contains(&step.id))
+        .map(|step| Action::VerifyAgain { proof: Box::new(step.action.clone()) })
+        .collect();
+    let soaked = steps.add(Action::Soak { seconds: time.as_secs() }, &verified);
+    proofs.into_iter().map(|proof| steps.add(proof, std::slice::from_ref(&soaked))).collect()
+}
+
 #[derive(Default)]
 struct Steps(Vec<Step>);
 
@@ -103,6 +117,8 @@ impl Steps {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
     use crate::ids::{CopyId, Environment};
     use crate::plan::{ConsumerOutline, CopyOutline, VerificationOutline};
@@ -127,6 +143,7 @@ mod tests {
                 VerificationOutline { id: "alembic".into(), after_activation: false },
                 VerificationOutline { id: "healthz".into(), after_activation: true },
             ],
+            soak: None,
             recorders: vec!["changelog".into()],
         }
     }
@@ -169,8 +186,31 @@ mod tests {
         let first = plan(&outline());
         let mut changed = outline();
         changed.copies[2].id = CopyId::from("github_actions:OTHER");
+        let mut soaked = outline();
+        soaked.soak = Some(Duration::from_secs(60));
         assert_eq!(first.hash(), plan(&outline()).hash());
         assert_ne!(first.hash(), plan(&changed).hash());
+        assert_ne!(first.hash(), plan(&soaked).hash());
+    }
+
+    #[test]
+    fn a_soak_comes_between_the_proofs_and_all_of_them_again() {
+        let mut outline = outline();
+        outline.soak = Some(Duration::from_secs(600));
+        let plan = plan(&outline);
+        assert_eq!(plan.defect(), None);
+        let first: Vec<&Step> =
+            plan.of_kind("verify").filter(|step| step.action == *step.action.proof()).collect();
+        let soak = plan.step(&"soak".into()).unwrap();
+        assert_eq!(soak.action, Action::Soak { seconds: 600 });
+        assert_eq!(soak.after, first.iter().map(|step| step.id.clone()).collect::<Vec<_>>());
+        for proof in &first {
+            let again = StepId::new(format!("verify-again/{}", proof.action.subject().unwrap()));
+            let again = plan.step(&again).unwrap();
+            assert_eq!((again.action.proof(), &again.after[..]), (&proof.action, &["soak".into()][..]));
+            assert!(plan.step(&"retire/azure_key_vault:url".into()).unwrap().after.contains(&again.id));
+        }
+        assert_eq!(plan.of_kind("verify").count(), 2 * first.len());
     }
 
     #[test]

@@ -108,8 +108,8 @@ fn unknown_keys() {
        :       `-- did you mean `consumers`?
     33 | kind = "app"
        `----
-     help: there are: project, credentials_file, ca_file, environments, database, password, azure,
-           github, aws, onepassword, vault, authority, sinks, consumers, checks, records
+     help: there are: project, confirm, credentials_file, ca_file, environments, database, password,
+           azure, github, aws, onepassword, vault, authority, sinks, consumers, checks, records
     "#);
     insta::assert_snapshot!(rejected(&with("value = \"{password}\"", "vlaue = \"{password}\"")), @r#"
      x no template variable {password} here; there are {ENV}, {env}, {group}
