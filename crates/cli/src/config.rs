@@ -38,6 +38,7 @@ use pgrotate_providers::Shared;
 use pgrotate_providers::azure::Accounts;
 use pgrotate_providers::credentials::Credentials;
 use pgrotate_providers::http::Client;
+use pgrotate_providers::looks::Looks;
 
 use binding::{Parts, Tables};
 use environments::Named;
@@ -169,6 +170,7 @@ impl Config {
             ca: None,
             vendors: settings.vendors.clone(),
             azure: Accounts::default(),
+            looks: Looks::default(),
             base: self.base.clone(),
             clock,
         }

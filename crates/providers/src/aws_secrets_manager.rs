@@ -27,7 +27,6 @@ mod look;
 mod tests;
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use async_trait::async_trait;
 use aws_sdk_secretsmanager::Client;
@@ -48,9 +47,6 @@ use crate::shared::Shared;
 
 /// The kind's name in the configuration and in copy ids.
 const KIND: &str = "aws_secrets_manager";
-/// How often, and how far apart, a write is looked for before it counts as overtaken.
-const LOOKS: usize = 4;
-const BETWEEN_LOOKS: Duration = Duration::from_secs(1);
 /// Writes of one `publish`: ours, and one more where somebody else wrote in between.
 const WRITES_MAX: usize = 2;
 
@@ -151,29 +147,13 @@ impl AwsSecretsManager {
         let request = self.client().await?.put_secret_value().secret_id(&self.options.secret);
         let request = request.client_request_token(token).secret_string(whole.expose());
         match request.send().await {
-            Ok(answer) => {
-                let stages = answer.version_stages();
-                Ok(stages.is_empty() || stages.iter().any(|stage| stage == "AWSCURRENT"))
-            }
+            Ok(answer) => Ok(answer.version_stages().iter().any(|stage| stage == "AWSCURRENT")),
             Err(error) => match classify(&error, Request::Put, &self.options.secret) {
                 // The token is spent on another value: somebody else changed the rest of the JSON
                 // after this run's first write.
                 error if error.kind() == Kind::Conflict => Ok(false),
                 error => Err(error),
             },
-        }
-    }
-
-    /// The current version, after giving the one of this token some time to become it.
-    async fn settled(&self, token: &str) -> Result<Option<Stored>> {
-        let mut look = 1;
-        loop {
-            let stored = self.stored().await?;
-            if look == LOOKS || stored.as_ref().is_some_and(|stored| stored.version.as_str() == token) {
-                return Ok(stored);
-            }
-            self.shared.clock.sleep(BETWEEN_LOOKS).await;
-            look += 1;
         }
     }
 
@@ -187,6 +167,16 @@ impl AwsSecretsManager {
         };
         let content = Content::Value(self.own(&stored)?);
         Ok(Seen { content, version: Some(stored.version), updated_at: stored.written_at })
+    }
+}
+
+/// What came of a write, after so many that did not last.
+fn written(others: usize) -> Outcome {
+    match others {
+        0 => Outcome::changed(),
+        _ => {
+            Outcome::changed().note("somebody else wrote the secret meanwhile; theirs is the version before")
+        }
     }
 }
 
@@ -235,20 +225,18 @@ impl Sink for AwsSecretsManager {
             let wanted = update.value(own.as_ref())?;
             let version = stored.as_ref().map(|stored| stored.version.clone());
             if own.as_ref() == Some(&wanted) {
-                return Ok(match write {
-                    0 => Outcome::already_done(),
-                    1 => Outcome::changed(),
-                    _ => Outcome::changed()
-                        .note("somebody else wrote the secret meanwhile; theirs is the version before"),
-                }
-                .version(version));
+                let outcome = if write == 0 { Outcome::already_done() } else { written(write - 1) };
+                return Ok(outcome.version(version));
             }
             if write == WRITES_MAX {
                 break;
             }
             let token = if write == 0 { first.clone() } else { later_token(&first, version.as_ref()) };
-            let current = self.put(&token, &self.whole_with(stored.as_ref(), &wanted)?).await?;
-            stored = if current { self.settled(&token).await? } else { self.stored().await? };
+            if self.put(&token, &self.whole_with(stored.as_ref(), &wanted)?).await? {
+                // AWS has said that this is the current version; `verify` reads it back.
+                return Ok(written(write).version(Some(VersionId::new(token))));
+            }
+            stored = self.stored().await?;
         }
         Err(Error::new(Kind::Conflict, self.operation("write"))
             .because("it holds another value again right after each write")

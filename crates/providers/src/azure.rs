@@ -78,7 +78,36 @@ pub(crate) struct Account {
     http: reqwest::Client,
     pipeline: Pipeline,
     patient_pipeline: Pipeline,
-    vaults: Mutex<BTreeMap<String, Arc<SecretClient>>>,
+    vaults: Mutex<BTreeMap<String, Arc<VaultClient>>>,
+}
+
+/// The client of one vault.
+pub(crate) struct VaultClient {
+    client: SecretClient,
+    first: tokio::sync::Mutex<bool>,
+}
+
+impl VaultClient {
+    /// The client, for requests after the first.
+    pub(crate) fn get(&self) -> &SecretClient {
+        &self.client
+    }
+
+    /// Sends what may be the first request. From the vault's challenge to it the client learns where to sign in;
+    /// those that want to be first too wait, and are not challenged.
+    pub(crate) async fn first<'a, F: Future>(
+        &'a self,
+        send: impl FnOnce(&'a SecretClient) -> F,
+    ) -> F::Output {
+        let mut first = self.first.lock().await;
+        if !*first {
+            drop(first);
+            return send(&self.client).await;
+        }
+        let answer = send(&self.client).await;
+        *first = false;
+        answer
+    }
 }
 
 /// The account that an environment's settings describe. Signs in only when it is first used.
@@ -197,7 +226,7 @@ impl Account {
     ///
     /// # Errors
     /// When the vault's URL can't be used.
-    pub(crate) fn secrets(&self, vault_url: &str) -> Result<Arc<SecretClient>> {
+    pub(crate) fn secrets(&self, vault_url: &str) -> Result<Arc<VaultClient>> {
         let mut vaults = self.vaults.lock().expect("no holder of this lock panics");
         if let Some(client) = vaults.get(vault_url) {
             return Ok(Arc::clone(client));
@@ -212,7 +241,7 @@ impl Account {
         };
         let client = SecretClient::new(url.as_str(), self.credential.clone(), Some(options))
             .map_err(|_| Error::internal("the Key Vault client could not be built"))?;
-        let client = Arc::new(client);
+        let client = Arc::new(VaultClient { client, first: tokio::sync::Mutex::new(true) });
         vaults.insert(vault_url.to_owned(), Arc::clone(&client));
         Ok(client)
     }

@@ -36,6 +36,7 @@ use std::sync::Arc;
 use pgrotate_core::Result;
 use reqwest::Url;
 use serde::Deserialize;
+use serde::de::DeserializeOwned;
 
 pub use self::app::{App, Options as AppOptions};
 pub use self::log::{Log, Options as LogOptions};
@@ -137,10 +138,24 @@ impl Site {
         format!("Microsoft.Web/sites{slots}/{action}")
     }
 
-    async fn read(&self, account: &Account) -> Result<Properties> {
+    /// What the application is, asked once.
+    async fn read(&self, account: &Account) -> Result<Arc<Resource>> {
         let operation = format!("read the application {}", self.name());
-        let answer = account.send(Call::get(self.url(account, &[])), &operation).await?;
-        answer.json::<Resource>(&operation).map(|resource| resource.properties)
+        self.look(account, &[], Call::get, &operation).await
+    }
+
+    /// What is below the site, asked once: for checks, which look at the same things from several sides.
+    async fn look<T: DeserializeOwned + Send + Sync + 'static>(
+        &self,
+        account: &Account,
+        path: &[&str],
+        call: impl FnOnce(Url) -> Call,
+        operation: &str,
+    ) -> Result<Arc<T>> {
+        let url = self.url(account, path);
+        let question = format!("look at {url}");
+        let ask = async { account.send(call(url), operation).await?.json::<T>(operation) };
+        self.shared.looks.once(question, ask).await
     }
 
     /// Options of the Azure CLI that mean this site.

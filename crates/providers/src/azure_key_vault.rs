@@ -30,11 +30,11 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use azure_core::http::RequestContent;
 use azure_core::time::OffsetDateTime;
+use azure_security_keyvault_secrets::ResourceId;
 use azure_security_keyvault_secrets::models::{
     Secret as Model, SecretAttributes, SecretClientUpdateSecretPropertiesOptions, SetSecretParameters,
     UpdateSecretPropertiesParameters,
 };
-use azure_security_keyvault_secrets::{ResourceId, SecretClient};
 use jiff::Timestamp;
 use pgrotate_core::journal::Outcome;
 use pgrotate_core::provider::{Capabilities, Content, Finding, Inspection, Seen, Severity, Sink};
@@ -43,7 +43,7 @@ use pgrotate_core::{CopyId, Error, Kind, Result, Secret, VersionId};
 use serde::Deserialize;
 
 use self::failure::{Place, classify};
-use crate::azure;
+use crate::azure::{self, VaultClient};
 use crate::http::Effect;
 use crate::shared::Shared;
 
@@ -98,7 +98,7 @@ impl Copy {
         })
     }
 
-    fn client(&self) -> Result<Arc<SecretClient>> {
+    fn client(&self) -> Result<Arc<VaultClient>> {
         azure::account(&self.shared)?.secrets(&self.url)
     }
 
@@ -116,7 +116,7 @@ impl Copy {
 
     async fn latest(&self) -> Result<Latest> {
         let operation = format!("read the secret {}", self.place);
-        match self.client()?.get_secret(&self.place.secret, None).await {
+        match self.client()?.first(|client| client.get_secret(&self.place.secret, None)).await {
             Ok(response) => {
                 let model = response.into_model().map_err(|_| corrupt(&operation))?;
                 Ok(Latest::Version(Box::new(model)))
@@ -148,7 +148,7 @@ impl Copy {
     /// What a missing secret means: a new one can be made, unless its name is still taken.
     async fn absent(&self) -> Result<Finding> {
         let found = |severity, what: String| Finding::new(severity, self.id.as_str(), what);
-        match self.client()?.get_deleted_secret(&self.place.secret, None).await {
+        match self.client()?.get().get_deleted_secret(&self.place.secret, None).await {
             Ok(_) => Ok(found(
                 Severity::Blocks,
                 "it is deleted, and its name stays taken until it is recovered".into(),
@@ -209,7 +209,7 @@ impl Copy {
         let operation = format!("write the secret {}", self.place);
         let content: RequestContent<SetSecretParameters> =
             next.parameters.try_into().map_err(|_| Error::internal("a secret can't be written as JSON"))?;
-        let sent = self.client()?.set_secret(&self.place.secret, content, None).await;
+        let sent = self.client()?.get().set_secret(&self.place.secret, content, None).await;
         let response = sent.map_err(|error| self.failure(&error, Effect::Writes, &operation))?;
         let model: Model = response.into_model().map_err(|_| corrupt(&operation).unknown())?;
         // The answer shows what has been stored.
@@ -300,7 +300,8 @@ impl Sink for Copy {
             parameters.try_into().map_err(|_| Error::internal("attributes can't be written as JSON"))?;
         let options =
             SecretClientUpdateSecretPropertiesOptions { secret_version: Some(version), ..Default::default() };
-        match self.client()?.update_secret_properties(&self.place.secret, content, Some(options)).await {
+        match self.client()?.get().update_secret_properties(&self.place.secret, content, Some(options)).await
+        {
             Ok(_) => Ok(Outcome::changed().version(Some(previous.clone()))),
             Err(error) if failure::code(&error) == "SecretNotFound" => {
                 Ok(Outcome::skipped("the version before no longer exists"))

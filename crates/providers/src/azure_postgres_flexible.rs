@@ -313,7 +313,8 @@ impl Server {
 
     async fn rights(&self, account: &Account) -> Result<Vec<Finding>> {
         let (resource, subject) = (self.resource(account), self.describe());
-        let mut findings = azure::missing_rights(account, &resource, &[WRITE, POLL], &subject).await?;
+        let mut findings =
+            azure::missing_rights(&self.shared, account, &resource, &[WRITE, POLL], &subject).await?;
         // Without it the server's state has to tell how the operation went.
         for finding in findings.iter_mut().filter(|finding| finding.what.contains(POLL)) {
             finding.severity = finding.severity.min(Severity::Warning);

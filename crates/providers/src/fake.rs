@@ -168,6 +168,7 @@ pub(crate) fn shared(vendors: Vendors, credentials: &str) -> Arc<Shared> {
         vendors,
         base: PathBuf::from("."),
         azure: crate::azure::Accounts::default(),
+        looks: Default::default(),
         clock: Arc::new(ManualClock::at_second(1_767_225_600)),
     })
 }

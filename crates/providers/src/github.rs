@@ -101,6 +101,20 @@ impl Api {
         self.send(request, Effect::Reads, operation).await
     }
 
+    /// Reads something that several copies want to know, once.
+    ///
+    /// # Errors
+    /// As [`Api::classify`] has it.
+    pub(crate) async fn look(
+        &self,
+        segments: &[&str],
+        query: &[(&str, &str)],
+        operation: &str,
+    ) -> Result<Arc<Answer>> {
+        let question = format!("{} {segments:?} {query:?}", self.base);
+        self.shared.looks.once(question, self.get(segments, query, operation)).await
+    }
+
     /// Reads something that may be absent.
     ///
     /// # Errors

@@ -54,6 +54,8 @@ const CLOCKS_APART: SignedDuration = SignedDuration::from_secs(5);
 const LOOKS: usize = 4;
 const BETWEEN_LOOKS: Duration = Duration::from_secs(1);
 
+const READ_KEY: &str = "read GitHub's key for secrets";
+
 /// Which secret.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -164,8 +166,9 @@ impl GithubActions {
         self.api.find(&self.scope.below(&[&self.secret]), &self.operation("look at")).await
     }
 
-    async fn public_key(&self) -> Result<Answer> {
-        self.api.get(&self.scope.below(&["public-key"]), &[], "read GitHub's key for secrets").await
+    /// The key with which values are sealed, as this run first read it.
+    async fn known_key(&self) -> Result<Arc<Answer>> {
+        self.api.look(&self.scope.below(&["public-key"]), &[], READ_KEY).await
     }
 
     /// Who may read an organisation's secret, as a write has to repeat it.
@@ -195,7 +198,7 @@ impl GithubActions {
         Ok(json!({ "visibility": visibility, "selected_repository_ids": ids }))
     }
 
-    /// Waits until GitHub shows the write: not earlier than the time at which it gave its key.
+    /// Waits until GitHub shows the write: not earlier than the time at which it took it.
     async fn confirm(&self, before: Option<Timestamp>) -> Result<Answer> {
         let since = before.map(|before| before - CLOCKS_APART);
         for look in 0..LOOKS {
@@ -225,26 +228,26 @@ impl GithubActions {
 
     /// Writes the value beside what else the body has to say, and waits until it shows.
     async fn write(&self, value: &str, body: Value) -> Result<Answer> {
-        let key = self.public_key().await?;
-        match self.put(&key, value, body.clone()).await {
+        let key = self.known_key().await?;
+        let taken = match self.put(&key, value, body.clone()).await {
             // GitHub may renew its key between giving it and taking what was sealed with it.
             Err(error) if error.kind() == Kind::Rejected => {
-                let renewed = self.public_key().await?;
+                let renewed = self.api.get(&self.scope.below(&["public-key"]), &[], READ_KEY).await?;
                 if renewed.body["key_id"] == key.body["key_id"] {
                     return Err(error);
                 }
-                self.put(&renewed, value, body).await?;
+                self.put(&renewed, value, body).await?
             }
             put => put?,
-        }
-        self.confirm(key.date).await
+        };
+        self.confirm(taken.date).await
     }
 
-    async fn put(&self, key: &Answer, value: &str, mut body: Value) -> Result<()> {
+    async fn put(&self, key: &Answer, value: &str, mut body: Value) -> Result<Answer> {
         body["encrypted_value"] = json!(seal(key, value)?);
         body["key_id"] = key.body["key_id"].clone();
         let path = self.scope.below(&[&self.secret]);
-        self.api.write(Method::PUT, &path, &body, &self.operation("write")).await.map(drop)
+        self.api.write(Method::PUT, &path, &body, &self.operation("write")).await
     }
 }
 

@@ -25,6 +25,7 @@ pub mod http_check;
 pub mod jira;
 pub mod local_vault;
 pub mod log_scan;
+pub mod looks;
 pub mod onepassword;
 pub mod postgres;
 pub mod registry;

@@ -12,6 +12,7 @@ use serde::Deserialize;
 use crate::azure::Accounts;
 use crate::credentials::Credentials;
 use crate::http;
+use crate::looks::Looks;
 
 /// Everything that a provider may need beside its own options.
 pub struct Shared {
@@ -31,6 +32,8 @@ pub struct Shared {
     pub vendors: Vendors,
     /// Azure's sign-ins; environments that share them sign in once.
     pub azure: Accounts,
+    /// What has been asked already.
+    pub looks: Looks,
     /// The folder of the configuration file, from which relative paths count.
     pub base: PathBuf,
     /// The door to time.

@@ -9,8 +9,10 @@ use reqwest::Url;
 use serde::Deserialize;
 
 use super::{Account, Call, below};
+use crate::shared::Shared;
 
 const API_VERSION: &str = "2022-04-01";
+const OPERATION: &str = "read which rights this identity has";
 
 #[derive(Deserialize)]
 struct Permissions {
@@ -34,19 +36,23 @@ impl Permission {
     }
 }
 
-/// Findings for those of the actions that the caller may not do to a resource.
+/// Findings for those of the actions that the caller may not do to a resource. Azure is asked once for each
+/// resource, whoever wants to know.
 ///
 /// # Errors
 /// When nobody answers.
 pub(crate) async fn missing_rights(
+    shared: &Shared,
     account: &Account,
     resource: &Url,
     actions: &[impl AsRef<str>],
     subject: &str,
 ) -> Result<Vec<Finding>> {
     let url = below(resource, &["providers", "Microsoft.Authorization", "permissions"], API_VERSION);
-    let answer = match account.send(Call::get(url), "read which rights this identity has").await {
-        Ok(answer) => answer,
+    let question = format!("rights on {resource}");
+    let ask = async { account.send(Call::get(url), OPERATION).await?.json::<Permissions>(OPERATION) };
+    let permissions = match shared.looks.once(question, ask).await {
+        Ok(permissions) => permissions,
         Err(error) if matches!(error.kind(), Kind::Forbidden | Kind::NotFound) => {
             let what =
                 "which rights this identity has can't be read; a missing one shows only when it is needed";
@@ -54,7 +60,6 @@ pub(crate) async fn missing_rights(
         }
         Err(error) => return Err(error),
     };
-    let permissions: Permissions = answer.json("read which rights this identity has")?;
     Ok(judge(&permissions, actions, subject))
 }
 

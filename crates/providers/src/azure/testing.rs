@@ -135,6 +135,7 @@ impl Fake {
             ca: None,
             vendors: Vendors { azure, ..Vendors::default() },
             azure: super::Accounts::default(),
+            looks: Default::default(),
             base: "/".into(),
             clock,
         })

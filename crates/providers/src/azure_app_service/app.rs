@@ -65,8 +65,9 @@ impl App {
     }
 
     async fn look_at_site(&self, account: &Account) -> Result<Vec<Finding>> {
-        let properties = self.site.read(account).await?;
-        let stopped = properties.state.as_deref().is_some_and(|state| !state.eq_ignore_ascii_case("Running"));
+        let site = self.site.read(account).await?;
+        let stopped =
+            site.properties.state.as_deref().is_some_and(|state| !state.eq_ignore_ascii_case("Running"));
         Ok(Vec::from_iter(stopped.then(|| {
             self.found(
                 Severity::Warning,
@@ -77,7 +78,7 @@ impl App {
     }
 
     async fn look_at_references(&self, account: &Account) -> Result<Vec<Finding>> {
-        match Statuses::read(&self.site, account).await {
+        match Statuses::look(&self.site, account).await {
             Ok(statuses) => Ok(statuses
                 .broken()
                 .map(|status| {
@@ -163,7 +164,7 @@ impl Consumer for App {
         let (site, references, rights) = futures::join!(
             self.look_at_site(&account),
             self.look_at_references(&account),
-            azure::missing_rights(&account, &resource, &rights, &self.id),
+            azure::missing_rights(&self.site.shared, &account, &resource, &rights, &self.id),
         );
         let mut findings = site?;
         findings.extend(references?);

@@ -102,8 +102,8 @@ impl Log {
         if let Some(host) = &*kept {
             return Ok(host.clone());
         }
-        let properties = self.site.read(account).await?;
-        let host = self.host_in(&properties)?;
+        let site = self.site.read(account).await?;
+        let host = self.host_in(&site.properties)?;
         *kept = Some(host.clone());
         Ok(host)
     }

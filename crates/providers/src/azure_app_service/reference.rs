@@ -2,6 +2,7 @@
 //! `@Microsoft.KeyVault(VaultName=…;SecretName=…;SecretVersion=…)`.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use pgrotate_core::{CopyId, Error, Kind, Result, Secret, VersionId};
 use reqwest::Url;
@@ -159,6 +160,12 @@ impl Statuses {
         let url = site.url(account, &["config", "configreferences", "appsettings"]);
         let answer = account.send(Call::get(url), &operation).await?;
         Self::of(&answer, &operation)
+    }
+
+    /// The same, asked once: for checks.
+    pub(super) async fn look(site: &Site, account: &Account) -> Result<Arc<Self>> {
+        let question = format!("references of {}", site.location());
+        site.shared.looks.once(question, Self::read(site, account)).await
     }
 
     /// Has all references fetched anew.

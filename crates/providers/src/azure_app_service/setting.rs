@@ -1,4 +1,4 @@
-//! One setting of an application, as a copy.
+//! One setting or one connection string of an application, as a copy.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,8 +14,8 @@ use serde_json::Value;
 
 use super::Site;
 use super::reference::{Pointer, Reference, Statuses};
-use super::settings::Settings;
-use crate::azure::{self, Account, Call, End, Operation, Pace};
+use super::settings::{Settings, Table, listing};
+use crate::azure::{self, Account, Answer, Call, End, Operation, Pace};
 use crate::azure_key_vault;
 use crate::shared::Shared;
 
@@ -36,13 +36,18 @@ pub struct Options {
     #[serde(default)]
     pub slot: Option<String>,
     /// The setting's name.
-    pub setting: String,
+    #[serde(default)]
+    pub setting: Option<String>,
+    /// The connection string's name, instead of `setting`.
+    #[serde(default)]
+    pub connection_string: Option<String>,
 }
 
-/// One setting of one application or slot.
+/// One setting or connection string of one application or slot.
 pub struct Setting {
     id: CopyId,
     site: Site,
+    table: Table,
     name: String,
     /// What was there before a change whose answer was lost. Without it a repeat could not prove
     /// that the rest is as before.
@@ -53,18 +58,34 @@ impl Setting {
     /// Binds the copy. Nothing is asked of Azure yet.
     ///
     /// # Errors
-    /// When a name can't be one of Azure's.
+    /// When a name can't be one of Azure's, or not exactly one of setting and connection string is named.
     pub fn new(name: Option<String>, options: Options, shared: Arc<Shared>) -> Result<Self> {
-        let Options { subscription, resource_group, app, slot, setting } = options;
-        if setting.trim().is_empty() {
-            return Err(Error::new(Kind::Config, "use an empty `setting`").because("a setting has a name"));
+        let Options { subscription, resource_group, app, slot, setting, connection_string } = options;
+        let refuse = |why: &str| Err(Error::new(Kind::Config, "tell which setting is meant").because(why));
+        let (table, own) = match (setting, connection_string) {
+            (Some(setting), None) => (Table::Settings, setting),
+            (None, Some(string)) => (Table::ConnectionStrings, string),
+            _ => return refuse("there must be one of `setting` and `connection_string`"),
+        };
+        if own.trim().is_empty() {
+            return refuse("its name is empty");
         }
         Ok(Self {
-            id: CopyId::new(format!("azure_app_service:{}", name.as_ref().unwrap_or(&setting))),
+            id: CopyId::new(format!("azure_app_service:{}", name.as_ref().unwrap_or(&own))),
             site: Site::new(subscription, resource_group, app, slot, shared)?,
-            name: setting,
+            table,
+            name: own,
             before: Mutex::default(),
         })
+    }
+
+    async fn list(&self, account: &Account) -> Result<Settings> {
+        Settings::list(&self.site, account, self.table).await
+    }
+
+    /// `write the setting NAME of APP`
+    fn operation(&self, verb: &str) -> String {
+        format!("{verb} the {} {} of {}", self.table.noun(), self.name, self.site.name())
     }
 
     fn seen(&self, settings: &Settings) -> Seen {
@@ -97,11 +118,14 @@ impl Setting {
                 self.found(Severity::Blocks, "it holds a Key Vault reference that can't be read")
                     .mend("correct the reference by hand"),
             ]),
+            Some(Pointer::To(_)) if self.table == Table::ConnectionStrings => {
+                Ok(vec![self.found(Severity::Blocks, REFERENCE_IN_STRING).mend(MAKE_IT_A_SETTING)])
+            }
             Some(Pointer::To(reference)) if reference.version.is_some() => {
                 Ok(vec![self.found(Severity::Blocks, pinned(&reference)).mend(UNPIN)])
             }
             Some(Pointer::To(_)) => {
-                let statuses = Statuses::read(&self.site, account).await?;
+                let statuses = Statuses::look(&self.site, account).await?;
                 let broken = statuses.of_setting(&self.name).filter(|status| !status.is_resolved());
                 Ok(Vec::from_iter(broken.map(|status| {
                     let what = format!("its Key Vault reference gives no value: {}", status.status);
@@ -111,25 +135,37 @@ impl Setting {
         }
     }
 
-    /// What a missing setting means: a new one, unless it lives elsewhere.
+    /// What a missing row means: a new one, unless it lives elsewhere.
     async fn absent(&self, account: &Account, settings: &Settings) -> Result<Vec<Finding>> {
+        let noun = self.table.noun();
+        let found = |severity, what: String, mend: &str| Ok(vec![self.found(severity, what).mend(mend)]);
         if let Some(other) = settings.like(&self.name) {
-            let what = format!("there is no such setting, but one that is called {other}");
-            return Ok(vec![
-                self.found(Severity::Blocks, what).mend("correct `setting` in the configuration"),
-            ]);
+            let what = format!("there is no such {noun}, but one that is called {other}");
+            return found(Severity::Blocks, what, "correct the name in the configuration");
         }
-        let operation = format!("list the connection strings of {}", self.site.name());
-        let url = self.site.url(account, &["config", "connectionstrings", "list"]);
-        let answer = account.send(Call::list(url), &operation).await?;
-        let strings: Value = answer.json(&operation)?;
-        if strings["properties"].get(&self.name).is_some() {
-            let what = "there is no such setting; it is a connection string, which pgrotate does not change";
-            let mend = "make it an app setting, or take this sink out of the configuration";
-            return Ok(vec![self.found(Severity::Blocks, what).mend(mend)]);
+        let other = self.table.other();
+        let url = self.site.url(account, &["config", other.path(), "list"]);
+        let operation = listing(&self.site, other);
+        let elsewhere: Value = account.send(Call::list(url), &operation).await?.json(&operation)?;
+        if elsewhere["properties"].get(&self.name).is_some() {
+            let what = format!("there is no such {noun}, but a {} of this name", other.noun());
+            let mend = match other {
+                Table::Settings => "name it as `setting`",
+                Table::ConnectionStrings => "name it as `connection_string`",
+            };
+            return found(Severity::Blocks, what, mend);
         }
-        let what = "there is no such setting yet; the run would make it";
-        Ok(vec![self.found(Severity::Warning, what).mend("is the name right?")])
+        match self.table {
+            Table::Settings => {
+                let what = "there is no such setting yet; the run would make it".to_owned();
+                found(Severity::Warning, what, "is the name right?")
+            }
+            Table::ConnectionStrings => {
+                let what =
+                    "there is no such connection string, and its type would have to be chosen".to_owned();
+                found(Severity::Blocks, what, "is the name right? if so, make it once by hand")
+            }
+        }
     }
 
     /// Each slot has settings of its own, and a swap brings them into production.
@@ -138,8 +174,8 @@ impl Setting {
             return Ok(Vec::new());
         }
         let operation = format!("list the slots of {}", self.site.name());
-        let answer = match account.send(Call::get(self.site.url(account, &["slots"])), &operation).await {
-            Ok(answer) => answer,
+        let list = match self.site.look::<Value>(account, &["slots"], Call::get, &operation).await {
+            Ok(list) => list,
             Err(error) if error.kind() == Kind::Forbidden => {
                 return Ok(vec![
                     self.found(Severity::Unseen, "whether the application has slots can't be seen"),
@@ -147,7 +183,6 @@ impl Setting {
             }
             Err(error) => return Err(error),
         };
-        let list: Value = answer.json(&operation)?;
         let names = list["value"].as_array().into_iter().flatten().filter_map(|slot| slot["name"].as_str());
         let names: Vec<&str> = names.map(|name| name.rsplit('/').next().unwrap_or(name)).collect();
         if names.is_empty() {
@@ -159,16 +194,29 @@ impl Setting {
         ])
     }
 
-    async fn write(&self, account: &Account, settings: &Settings) -> Result<()> {
-        let operation = format!("write the setting {} of {}", self.name, self.site.name());
-        let url = self.site.url(account, &["config", "appsettings"]);
+    /// Replaces the table. Gives what Azure then holds.
+    async fn write(&self, account: &Account, settings: &Settings) -> Result<Settings> {
+        let operation = self.operation("write");
+        let url = self.site.url(account, &["config", self.table.path()]);
         let answer = account.send(Call::put(url, settings.body()), &operation).await?;
-        if answer.status() != 202 {
-            return Ok(());
+        let shown = if answer.status() == 202 {
+            self.follow(account, &answer, &operation).await?;
+            None
+        } else {
+            Settings::of(&answer)
+        };
+        match shown {
+            Some(stored) => Ok(stored),
+            // An answer without the table: it has to be asked for.
+            None => self.list(account).await.map_err(Error::unknown),
         }
-        let Some(announced) = Operation::announced(account, &answer, &operation)? else { return Ok(()) };
+    }
+
+    /// Waits for the hosting kinds that carry a change out after their answer.
+    async fn follow(&self, account: &Account, answer: &Answer, operation: &str) -> Result<()> {
+        let Some(announced) = Operation::announced(account, answer, operation)? else { return Ok(()) };
         let mut pace = Pace::new(&*self.site.shared.clock, OPERATION_LIMIT);
-        match announced.follow(account, &mut pace, &operation).await? {
+        match announced.follow(account, &mut pace, operation).await? {
             // What can't be asked about shows in the list that comes next.
             End::Succeeded(_) | End::Untold(_) => Ok(()),
             End::Failed { failure, .. } => Err(Error::new(Kind::ServerFault, operation)
@@ -182,7 +230,7 @@ impl Setting {
 
     /// Proves that the setting is as wanted and every other one as before.
     fn prove(&self, before: &Settings, after: &Settings, value: &Secret) -> Result<()> {
-        let operation = format!("confirm the setting {} of {}", self.name, self.site.name());
+        let operation = self.operation("confirm");
         if after.get(&self.name) != Some(value) {
             return Err(Error::new(Kind::Conflict, operation)
                 .because("it does not hold what was written; somebody else may be writing too")
@@ -195,11 +243,17 @@ impl Setting {
         let hint = "somebody else writes this application's settings, and one of the two changes may be lost: \
                     compare them, then `pgrotate resume`";
         Err(Error::new(Kind::Conflict, operation)
-            .because(format!("other settings changed while it was written: {}", others.join(", ")))
+            .because(format!(
+                "other {}s changed while it was written: {}",
+                self.table.noun(),
+                others.join(", ")
+            ))
             .hint(hint))
     }
 }
 
+const REFERENCE_IN_STRING: &str = "it is a Key Vault reference, and nothing tells when a connection string takes up a new version of its secret";
+const MAKE_IT_A_SETTING: &str = "make it an app setting, whose references can be refreshed and watched";
 const UNPIN: &str = "take the version out of the reference; the application then gets the latest one, which is the one that is rotated";
 
 fn pinned(reference: &Reference) -> String {
@@ -213,7 +267,7 @@ impl Sink for Setting {
     }
 
     fn location(&self) -> String {
-        format!("{} setting {}", self.site.location(), self.name)
+        format!("{} {} {}", self.site.location(), self.table.noun(), self.name)
     }
 
     fn capabilities(&self) -> Capabilities {
@@ -221,7 +275,10 @@ impl Sink for Setting {
     }
 
     fn whole(&self) -> String {
-        self.site.location()
+        match self.table {
+            Table::Settings => self.site.location(),
+            Table::ConnectionStrings => format!("{} connection strings", self.site.location()),
+        }
     }
 
     async fn check(&self) -> Result<Inspection> {
@@ -229,8 +286,8 @@ impl Sink for Setting {
         let resource = self.site.resource(&account);
         let rights = [self.site.right("config/write")];
         let (settings, rights, slots) = futures::join!(
-            Settings::list(&self.site, &account),
-            azure::missing_rights(&account, &resource, &rights, self.id.as_str()),
+            self.look(&account),
+            azure::missing_rights(&self.site.shared, &account, &resource, &rights, self.id.as_str()),
             self.slots(&account),
         );
         let settings = settings?;
@@ -242,17 +299,20 @@ impl Sink for Setting {
 
     async fn inspect(&self) -> Result<Seen> {
         let account = self.site.account()?;
-        Settings::list(&self.site, &account).await.map(|settings| self.seen(&settings))
+        self.list(&account).await.map(|settings| self.seen(&settings))
     }
 
     async fn publish(&self, update: &Update<'_>) -> Result<Outcome> {
         let account = self.site.account()?;
         // One change of this copy at a time; what other copies do is the executor's concern.
         let mut kept = self.before.lock().await;
-        let settings = Settings::list(&self.site, &account).await?;
+        let settings = self.list(&account).await?;
         let present = settings.get(&self.name);
         match present.and_then(Pointer::read) {
             None => {}
+            Some(Pointer::To(_)) if self.table == Table::ConnectionStrings => {
+                return Err(self.refuse(REFERENCE_IN_STRING, MAKE_IT_A_SETTING));
+            }
             Some(Pointer::To(reference)) if reference.version.is_none() => {
                 return Ok(Outcome::of(Did::Kept).note(format!("it points at {reference} and stays so")));
             }
@@ -273,8 +333,7 @@ impl Sink for Setting {
         }
         let changed = settings.with(&self.name, &value);
         let before = kept.insert(settings).clone();
-        self.write(&account, &changed).await?;
-        let after = Settings::list(&self.site, &account).await.map_err(Error::unknown)?;
+        let after = self.write(&account, &changed).await?;
         *kept = None;
         self.prove(&before, &after, &value).map(|()| Outcome::changed())
     }
@@ -282,8 +341,12 @@ impl Sink for Setting {
 
 impl Setting {
     fn refuse(&self, why: &str, mend: &str) -> Error {
-        Error::new(Kind::BadState, format!("write the setting {} of {}", self.name, self.site.name()))
-            .because(why)
-            .hint(mend)
+        Error::new(Kind::BadState, self.operation("write")).because(why).hint(mend)
+    }
+
+    /// The table as it is, asked once for all copies in it: for checks.
+    async fn look(&self, account: &Account) -> Result<Arc<Settings>> {
+        let question = format!("table {}", self.whole());
+        self.site.shared.looks.once(question, self.list(account)).await
     }
 }

@@ -3,6 +3,7 @@
 use futures::future::join_all;
 use pgrotate_core::provider::{Finding, Inspection, Severity};
 use pgrotate_core::{Kind, Result};
+use serde_json::Value;
 
 use super::{GithubActions, Scope, seen};
 use crate::github::{Answer, is_hidden};
@@ -14,7 +15,7 @@ impl GithubActions {
     /// Looks at the secret, at its surroundings, and at what the token may do.
     pub(super) async fn look(&self) -> Result<Inspection> {
         let (key, metadata, access, runs, shadows) = futures::join!(
-            self.public_key(),
+            self.known_key(),
             self.metadata(),
             self.look_at_repository(),
             self.look_at_runs(),
@@ -87,7 +88,7 @@ impl GithubActions {
     async fn look_at_repository(&self) -> Result<Vec<Finding>> {
         let Some(path) = self.repository() else { return Ok(Vec::new()) };
         let operation = format!("look at the repository {}/{}", path[1], path[2]);
-        let answer = self.api.get(&path, &[], &operation).await?;
+        let answer = self.api.look(&path, &[], &operation).await?;
         let mut findings = Vec::new();
         if answer.body["archived"] == true {
             let archived =
@@ -119,7 +120,7 @@ impl GithubActions {
         let counts = join_all(states.iter().map(async |state| {
             let answer = self
                 .api
-                .get(&path, &[("status", *state), ("per_page", "1")], "list the repository's runs")
+                .look(&path, &[("status", *state), ("per_page", "1")], "list the repository's runs")
                 .await?;
             Ok(answer.body["total_count"].as_u64().unwrap_or(0))
         }));
@@ -150,7 +151,7 @@ impl GithubActions {
         };
         let list = ["repos", owner, name, "environments"];
         let operation = "list the repository's environments";
-        let answer = match self.api.get(&list, &[("per_page", "100")], operation).await {
+        let answer = match self.api.look(&list, &[("per_page", "100")], operation).await {
             Ok(answer) => answer,
             Err(error) if is_hidden(&error) => return unseen(),
             Err(error) => return Err(error),
@@ -161,11 +162,17 @@ impl GithubActions {
         }
         let names = all.iter().filter_map(|environment| environment["name"].as_str());
         let found = join_all(names.map(async |environment| {
-            let path = ["repos", owner, name, "environments", environment, "secrets", &self.secret];
-            let found = self.api.find(&path, "look for an environment's secret of the same name").await;
-            found.map(|found| found.map(|_| environment))
+            let path = ["repos", owner, name, "environments", environment, "secrets"];
+            let operation = "look for an environment's secret of the same name";
+            let list = self.api.look(&path, &[("per_page", "100")], operation).await?;
+            let secrets = list.body["secrets"].as_array().map_or(&[][..], Vec::as_slice);
+            let same = |secret: &Value| {
+                secret["name"].as_str().is_some_and(|name| name.eq_ignore_ascii_case(&self.secret))
+            };
+            Ok(secrets.iter().any(same).then_some(environment))
         }));
-        let found: Vec<Option<&str>> = match found.await.into_iter().collect() {
+        let found: Result<Vec<Option<&str>>> = found.await.into_iter().collect();
+        let found = match found {
             Ok(found) => found,
             Err(error) if is_hidden(&error) => return unseen(),
             Err(error) => return Err(error),

@@ -144,8 +144,10 @@ fn reply(call: &Call, world: &mut World) -> Reply {
             let names: Vec<Value> = world.environments.iter().map(|name| json!({"name": name})).collect();
             Reply::json(200, &json!({"total_count": names.len(), "environments": names}))
         }
-        ("GET", ["repos", _, _, "environments", _, "secrets", "DEV_DATABASE_URL"]) if !world.shadowed => {
-            Reply::empty(404)
+        ("GET", ["repos", _, _, "environments", _, "secrets"]) => {
+            let names = if world.shadowed { vec!["OTHER", "DEV_DATABASE_URL"] } else { vec!["OTHER"] };
+            let secrets: Vec<Value> = names.iter().map(|name| json!({"name": name})).collect();
+            Reply::json(200, &json!({"total_count": names.len(), "secrets": secrets}))
         }
         ("GET", ["orgs", .., "repositories"]) => page(world, query),
         ("PUT", [.., "secrets", _]) => put(call, world),
