@@ -17,7 +17,7 @@ use crate::keyring::Keyring;
 use crate::password::Policy;
 use crate::provider::{
     Activation, Authority, Capabilities, Change, Consumer, Content, Entry, Evidence, Finding, Inspection,
-    Login, Recorder, Seen, Sink, Story, Vault, VaultState, Verification, Verifier,
+    Login, Recorder, Seen, Sink, Story, Survey, Vault, VaultState, Verification, Verifier,
 };
 use crate::rotation::{BoundConsumer, Copy, Rotation};
 use crate::secret::{FingerprintKey, Secret};
@@ -133,8 +133,11 @@ impl Vault for Memory {
         "memory".into()
     }
 
-    async fn check(&self) -> Result<Vec<Finding>> {
-        self.call("vault.check", |_| Ok(Vec::new())).await
+    async fn check(&self) -> Result<Survey> {
+        self.call("vault.check", |state| {
+            Ok(Survey { state: Some(state.vault.clone()), findings: Vec::new() })
+        })
+        .await
     }
 
     async fn read(&self) -> Result<VaultState> {

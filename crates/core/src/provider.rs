@@ -93,6 +93,15 @@ pub struct VaultState {
     pub updated_at: Option<Timestamp>,
 }
 
+/// A look at a vault of record, with what stands in the way of changing it.
+#[derive(Debug, Default)]
+pub struct Survey {
+    /// What it holds, where the look has shown it; else it has to be [read](Vault::read).
+    pub state: Option<VaultState>,
+    /// What was found.
+    pub findings: Vec<Finding>,
+}
+
 /// The vault of record: holds the next password beside the current one, so that at every
 /// instant one of its versions logs in.
 #[async_trait]
@@ -103,8 +112,8 @@ pub trait Vault: Send + Sync {
     /// Where it is, precisely enough that two environments with the same text share it.
     fn location(&self) -> String;
 
-    /// Whether it can be read and written, and what stands in the way.
-    async fn check(&self) -> Result<Vec<Finding>>;
+    /// Whether it can be read and written, and what stands in the way. Changes nothing.
+    async fn check(&self) -> Result<Survey>;
 
     /// Makes the vault, with the password that works now in it; only for vaults that are
     /// pgrotate's own.

@@ -22,7 +22,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use jiff::Timestamp;
-use pgrotate_core::provider::{Entry, Finding, Severity, Vault, VaultState};
+use pgrotate_core::provider::{Entry, Finding, Severity, Survey, Vault, VaultState};
 use pgrotate_core::{CopyId, Error, Kind, Result, RunId, Secret, VersionId};
 use rustix::fs::OFlags;
 use serde::Deserialize;
@@ -192,7 +192,7 @@ impl Vault for LocalVault {
         format!("{KIND}:{}", self.path.display())
     }
 
-    async fn check(&self) -> Result<Vec<Finding>> {
+    async fn check(&self) -> Result<Survey> {
         let (loaded, key, operation) = (self.load().await?, self.key().await?, self.operation("change"));
         let mut findings = self.findings(&loaded);
         let Known { content, lock, .. } = &loaded.known;
@@ -202,20 +202,11 @@ impl Vault for LocalVault {
             let finding = Finding::new(Severity::Blocks, self.id.as_str(), error.to_string());
             findings.push(finding.mend(error.hints().join("; ")));
         }
-        Ok(findings)
+        Ok(Survey { state: Some(state(loaded)), findings })
     }
 
     async fn read(&self) -> Result<VaultState> {
-        let Loaded { snapshot, known: Known { content, .. } } = self.load().await?;
-        let version = version(&content);
-        let entry = |slot: Option<Slot>| slot.map(|Slot { password: secret, run, .. }| Entry { secret, run });
-        Ok(VaultState {
-            current: entry(content.current),
-            pending: entry(content.pending),
-            previous: entry(content.previous),
-            version,
-            updated_at: snapshot.updated_at(),
-        })
+        self.load().await.map(state)
     }
 
     async fn stage(&self, run: RunId, secret: &Secret) -> Result<()> {
@@ -348,6 +339,19 @@ pub fn create_identity(path: &Path) -> Result<String> {
     let text = Zeroizing::new(format!("# public key: {public}\n{}\n", secret.expose_secret()));
     files::create(path, text.as_bytes(), &format!("make the identity file {}", path.display()))?;
     Ok(public)
+}
+
+/// What a loaded vault holds.
+fn state(Loaded { snapshot, known: Known { content, .. } }: Loaded) -> VaultState {
+    let version = version(&content);
+    let entry = |slot: Option<Slot>| slot.map(|Slot { password: secret, run, .. }| Entry { secret, run });
+    VaultState {
+        current: entry(content.current),
+        pending: entry(content.pending),
+        previous: entry(content.previous),
+        version,
+        updated_at: snapshot.updated_at(),
+    }
 }
 
 fn version(content: &Content) -> Option<VersionId> {

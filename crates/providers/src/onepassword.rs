@@ -28,7 +28,7 @@ mod tests;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use pgrotate_core::provider::{Finding, Severity, Vault, VaultState};
+use pgrotate_core::provider::{Finding, Severity, Survey, Vault, VaultState};
 use pgrotate_core::{CopyId, Error, Kind, Result, RunId, Secret, VersionId};
 use serde::Deserialize;
 use tokio::sync::OnceCell;
@@ -138,7 +138,7 @@ impl Vault for Onepassword {
         format!("{KIND}/{vault}/{item}")
     }
 
-    async fn check(&self) -> Result<Vec<Finding>> {
+    async fn check(&self) -> Result<Survey> {
         let place = self.place().await?;
         let tried =
             self.connect().await?.patch(place, &Patch::nothing(), self.options.field.as_deref()).await;
@@ -146,16 +146,17 @@ impl Vault for Onepassword {
             Ok(item) => item,
             Err(error) if error.kind() == Kind::Rejected => {
                 let what = "whether the item may be changed can't be told before: this Connect server takes no empty change";
-                return Ok(vec![Finding::new(Severity::Unseen, self.id.as_str(), what)]);
+                let findings = vec![Finding::new(Severity::Unseen, self.id.as_str(), what)];
+                return Ok(Survey { state: None, findings });
             }
             Err(error) => return Err(error),
         };
-        item.read()?;
+        let state = item.read()?;
         let buried = item.state().map(|state| {
             let what = format!("the item is {}", state.to_lowercase());
             Finding::new(Severity::Blocks, self.id.as_str(), what).mend("restore it in 1Password")
         });
-        Ok(buried.into_iter().collect())
+        Ok(Survey { state: Some(state), findings: buried.into_iter().collect() })
     }
 
     async fn read(&self) -> Result<VaultState> {

@@ -8,7 +8,7 @@ use crate::database_url::DatabaseUrl;
 use crate::error::{Error, Kind, Result, Retry};
 use crate::ids::{CopyId, RunId, VersionId};
 use crate::journal::Outcome;
-use crate::provider::{Content, Entry, Finding, Inspection, Login, Severity, VaultState};
+use crate::provider::{Content, Entry, Finding, Inspection, Login, Severity, Survey, VaultState};
 use crate::rotation::{Copy, Rotation};
 use crate::run::RunState;
 use crate::secret::Secret;
@@ -121,11 +121,19 @@ pub async fn look(rotation: &Rotation, ticket: Option<&str>, run: Option<RunId>)
 async fn look_at_vault_and_server(rotation: &Rotation, run: Option<RunId>) -> Report {
     let vault = &rotation.vault;
     let mut report = Report::default();
-    let (checked, state) = futures::join!(vault.check(), vault.read());
-    report.take(checked, vault.id().as_str());
+    let state = match vault.check().await {
+        Ok(Survey { state, findings }) => {
+            report.findings = findings;
+            match state {
+                Some(state) => Ok(state),
+                None => vault.read().await,
+            }
+        }
+        Err(error) => Err(error),
+    };
     let state = match state {
         Ok(state) => state,
-        // The check has said it already, or the read says it now; either way once.
+        // What has been found already explains why it can't be read.
         Err(_) if report.blocks() => return report,
         Err(error) => {
             report.take(Err(error), vault.id().as_str());

@@ -80,7 +80,7 @@ async fn a_password_is_staged_and_promoted_once() {
     for place in [Place::with_passphrase(), identities] {
         let (vault, run, next) = (place.vault(), fake::run(), Secret::new(NEXT));
         assert_eq!(vault.id().as_str(), "local_vault:dev.age");
-        assert_eq!(vault.check().await, Ok(Vec::new()));
+        assert_eq!(vault.check().await.unwrap().findings, []);
         assert_eq!(held(&vault).await, texts([NOW, "", ""]));
         vault.stage(run, &next).await.unwrap();
         let staged = std::fs::read(place.path()).unwrap();
@@ -155,7 +155,7 @@ async fn everybody_who_could_open_it_still_can() {
     };
     let bytes = sealed::seal_for(&content, &both, "make it").unwrap();
     std::fs::write(place.path(), &bytes).unwrap();
-    let findings = place.vault().check().await.unwrap();
+    let findings = place.vault().check().await.unwrap().findings;
     assert!(
         findings[0].severity == Severity::Blocks && findings[0].what.contains("others can open it too"),
         "{findings:?}"

@@ -279,7 +279,7 @@ async fn a_blanked_field_of_ours_is_used_again() {
 async fn check_is_an_empty_patch() {
     let world = World::start(item()).await;
     let vault = world.vault(None);
-    assert_eq!(vault.check().await.unwrap(), []);
+    assert_eq!(vault.check().await.unwrap().findings, []);
     let calls = world.fake.calls();
     assert_eq!((calls.len(), calls[2].method.as_str(), calls[2].body.as_str()), (3, "PATCH", "[]"));
     assert_eq!(world.item.lock().unwrap()["version"], 7);
@@ -289,7 +289,7 @@ async fn check_is_an_empty_patch() {
     assert_eq!((error.kind(), error.retry()), (Kind::Forbidden, Retry::Never));
     assert!(!format!("{error:?}").contains("canary"), "the body is not repeated");
     world.trouble(Trouble::Refused(400));
-    assert_eq!(vault.check().await.unwrap()[0].severity, Severity::Unseen);
+    assert_eq!(vault.check().await.unwrap().findings[0].severity, Severity::Unseen);
     world.trouble(Trouble::Refused(502));
     assert_eq!(
         vault.check().await.unwrap_err().retry(),
@@ -308,7 +308,7 @@ async fn an_archived_item_stops_the_run() {
     let options = Options { vault: VAULT.into(), item: ITEM.into(), field: None };
     let by_id = Onepassword::new(Some("x".into()), options, Arc::clone(&vault.shared)).unwrap();
     world.fake.take_lines();
-    assert_eq!(by_id.check().await.unwrap()[0].severity, Severity::Blocks);
+    assert_eq!(by_id.check().await.unwrap().findings[0].severity, Severity::Blocks);
     assert_eq!(world.fake.take_lines().len(), 1, "ids need no looking up");
     assert_eq!(by_id.id().as_str(), "onepassword:x");
 }

@@ -6,7 +6,7 @@ use async_trait::async_trait;
 use pgrotate_core::journal::Outcome;
 use pgrotate_core::provider::{
     Activation, Authority, Capabilities, Change, Consumer, Evidence, Finding, Inspection, Login, Recorder,
-    Seen, Sink, Story, Vault, VaultState, Verification, Verifier,
+    Seen, Sink, Story, Survey, Vault, VaultState, Verification, Verifier,
 };
 use pgrotate_core::value::Update;
 use pgrotate_core::{CopyId, Error, Kind, Result, RunId, Secret, VersionId};
@@ -115,7 +115,7 @@ impl Vault for Fake {
     fn location(&self) -> String {
         self.place.clone()
     }
-    async fn check(&self) -> Result<Vec<Finding>> {
+    async fn check(&self) -> Result<Survey> {
         unreachable!("{UNUSED}")
     }
     async fn read(&self) -> Result<VaultState> {
