@@ -220,7 +220,7 @@ mod tests {
             }
         })
         .await;
-        let github = GithubSettings { api: fake.url.clone() };
+        let github = GithubSettings { api: fake.url.clone(), ..GithubSettings::default() };
         let shared = shared(Vendors { github, ..Vendors::default() }, "GH_TOKEN=x");
         (fake, GithubIssue::new(None, Options {}, shared).unwrap())
     }
