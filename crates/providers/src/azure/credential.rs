@@ -21,7 +21,7 @@ use azure_identity::{
     ClientAssertionCredentialOptions, ClientSecretCredential, ClientSecretCredentialOptions, Executor,
 };
 use pgrotate_core::env::Clock;
-use pgrotate_core::{Error, Kind, Result, Secret};
+use pgrotate_core::{Error, Kind, Result, Retry, Secret};
 use reqwest::Url;
 
 use self::failure::{classify, is_mistrust, nobody, why_not_the_cli};
@@ -35,10 +35,23 @@ const TIMEOUT: Duration = Duration::from_secs(30);
 const CLI_TIMEOUT: Duration = Duration::from_secs(60);
 /// How long before its end a token is replaced; the same as in Microsoft's crates.
 const SPARE_SECONDS: i64 = 300;
+/// How long a failure is not tried again: the providers that start together need one answer, and
+/// too many wrong secrets would have the identity locked.
+const FAILURE_SECONDS: i64 = 10;
 
 const SIGN_IN: &str = "sign in to Azure";
 
-type Slot = Arc<tokio::sync::Mutex<Option<AccessToken>>>;
+/// What came of the last sign-in for a scope.
+#[derive(Default)]
+enum Kept {
+    #[default]
+    Nothing,
+    Token(AccessToken),
+    /// A failure that trying again would not change, and the second in which it was seen.
+    Failure(i64, Error),
+}
+
+type Slot = Arc<tokio::sync::Mutex<Kept>>;
 
 /// The identity of an account.
 pub(super) struct Credential {
@@ -93,13 +106,23 @@ impl Credential {
         };
         // Whoever comes second waits here for the first one's token.
         let mut kept = slot.lock().await;
-        let until = self.clock.now().as_second() + SPARE_SECONDS;
-        if let Some(access) = kept.as_ref().filter(|access| access.expires_on.unix_timestamp() > until) {
-            return Ok(access.clone());
+        let now = self.clock.now().as_second();
+        match &*kept {
+            Kept::Token(access) if access.expires_on.unix_timestamp() > now + SPARE_SECONDS => {
+                return Ok(access.clone());
+            }
+            Kept::Failure(second, error) if (0..FAILURE_SECONDS).contains(&(now - second)) => {
+                return Err(error.clone());
+            }
+            _ => {}
         }
-        let access = self.fetch(scope).await?;
-        *kept = Some(access.clone());
-        Ok(access)
+        let fetched = self.fetch(scope).await;
+        *kept = match &fetched {
+            Ok(access) => Kept::Token(access.clone()),
+            Err(error) if error.retry() == Retry::Never => Kept::Failure(now, error.clone()),
+            Err(_) => Kept::Nothing,
+        };
+        fetched
     }
 
     /// Drops the token of a scope, after a service has refused it.

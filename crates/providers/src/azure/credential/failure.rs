@@ -187,10 +187,10 @@ pub(super) fn why_not_the_cli(error: &azure_core::Error) -> String {
 
 /// The error when no way is left: each with the reason.
 pub(super) fn nobody(found: &Found, cli: Option<String>, machine: Option<Error>) -> Error {
-    let error = Error::new(Kind::Unauthenticated, SIGN_IN).because("nobody can sign in");
-    let error = found.missing.iter().chain(&cli).fold(error, |error, why| error.because(why.clone()));
-    let why = machine.as_ref().map(Error::causes).unwrap_or_default();
-    let error = why.iter().fold(error, |error, cause| error.because(cause.clone()));
+    let machine = machine.as_ref().map(Error::causes).unwrap_or_default();
+    let ways: Vec<&str> = found.missing.iter().chain(&cli).chain(machine).map(String::as_str).collect();
+    let error =
+        Error::new(Kind::Unauthenticated, SIGN_IN).because(format!("there is no way: {}", ways.join("; ")));
     let error = match found.in_actions {
         true => error.hint(
             "give the job `permissions: id-token: write`, AZURE_CLIENT_ID and AZURE_TENANT_ID; or log in with azure/login before",

@@ -161,6 +161,27 @@ async fn the_cli_is_asked_once_for_each_scope() {
 }
 
 #[tokio::test]
+async fn a_failure_that_stays_is_not_tried_again_at_once() {
+    let asked = Arc::new(std::sync::atomic::AtomicU64::new(0));
+    let seen = Arc::clone(&asked);
+    let fake = PlainFake::start(move |_| {
+        seen.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
+        Reply::empty(400)
+    })
+    .await;
+    let text = format!("AZURE_POD_IDENTITY_AUTHORITY_HOST={}\n", fake.url);
+    let clock = Arc::new(ManualClock::at_second(1_700_000_000));
+    let source = chosen(&text, AzureSignIn::ManagedIdentity).unwrap();
+    let credential = Credential { clock: clock.clone(), ..credential(source, NO_CLI) };
+    let (one, two) = futures::join!(credential.token("s"), credential.token("s"));
+    assert_eq!(one.unwrap_err(), two.unwrap_err());
+    assert_eq!(asked.load(std::sync::atomic::Ordering::SeqCst), 1);
+    clock.sleep(Duration::from_secs(11)).await;
+    credential.token("s").await.unwrap_err();
+    assert_eq!(asked.load(std::sync::atomic::Ordering::SeqCst), 2);
+}
+
+#[tokio::test]
 async fn nobody_is_told_each_way_and_what_would_help() {
     let near = PlainFake::start(|_| Reply::json(400, &serde_json::json!({"error": "hunter2"}))).await;
     for (endpoint, said) in [
