@@ -127,12 +127,20 @@ impl Credential {
 
     /// Drops the token of a scope, after a service has refused it.
     pub(super) fn forget(&self, scope: &str) {
-        self.slots.lock().expect("no holder of this lock panics").remove(scope);
+        self.drop_tokens(|of| of == scope);
     }
 
     /// Drops all tokens.
     pub(super) fn forget_all(&self) {
-        self.slots.lock().expect("no holder of this lock panics").clear();
+        self.drop_tokens(|_| true);
+    }
+
+    /// What failed was no token that a service could refuse, and one being fetched is new.
+    fn drop_tokens(&self, which: impl Fn(&str) -> bool) {
+        let mut slots = self.slots.lock().expect("no holder of this lock panics");
+        slots.retain(|scope, slot| {
+            !which(scope) || !slot.try_lock().is_ok_and(|kept| matches!(*kept, Kept::Token(_)))
+        });
     }
 
     /// Gets a new token. Microsoft's credentials keep tokens too, so each is made anew: a token
