@@ -32,10 +32,11 @@ setup: cargo packages venvs ## everything that building, testing and the demo ne
 cargo:
 	@command -v cargo >/dev/null || { echo "error: no cargo; install Rust from https://rustup.rs" >&2; exit 1; }
 
-# PostgreSQL's server binaries, a C compiler (ring, SQLite), Python with venv.
+# PostgreSQL's server binaries, a C compiler (ring, SQLite), Python with venv, and openssl's command, which makes the
+# RSA key of the sandbox's GitHub App: ring only uses such keys. Nothing is linked with it.
 .PHONY: packages
 packages:
-	@scripts/install-packages.sh compiler python postgresql
+	@scripts/install-packages.sh compiler openssl python postgresql
 
 .PHONY: venvs
 venvs: packages

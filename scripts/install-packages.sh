@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Installs the system packages behind the tools named as arguments, where a tool is missing:
 #
-#   scripts/install-packages.sh compiler python postgresql shellcheck
+#   scripts/install-packages.sh compiler openssl python postgresql shellcheck
 #
 # A tool counts as present when it works, wherever it came from; apt is only asked for the rest.
 set -euo pipefail
@@ -21,6 +21,10 @@ has_python() {
     python3 -c 'import ensurepip, venv' 2>/dev/null
 }
 
+has_openssl() {
+    command -v openssl >/dev/null
+}
+
 has_shellcheck() {
     command -v shellcheck >/dev/null
 }
@@ -28,6 +32,7 @@ has_shellcheck() {
 packages_of() {
     case $1 in
     compiler) echo gcc libc6-dev ;;
+    openssl) echo openssl ;;
     python) echo python3-venv ;;
     postgresql) echo postgresql ;;
     shellcheck) echo shellcheck ;;

@@ -2,18 +2,24 @@
 //!
 //! # Who signs in
 //!
-//! The first of these that is configured is used, and no other is tried instead of it:
+//! The first of these that is configured is used, and none is tried in its place when it fails:
 //!
-//! 1. a service principal: `AZURE_CLIENT_ID`, `AZURE_CLIENT_SECRET` and the tenant
-//! 2. a workload identity: `AZURE_CLIENT_ID`, `AZURE_FEDERATED_TOKEN_FILE` and the tenant
-//! 3. whoever is logged in to the Azure CLI (`az login`); where that gives no token and
-//!    `AZURE_CLIENT_ID`, `IDENTITY_ENDPOINT` or `MSI_ENDPOINT` hints at one, the managed identity of
-//!    the machine
+//! 1. a service principal: `AZURE_CLIENT_SECRET`, with `AZURE_CLIENT_ID` and the tenant
+//! 2. a workload identity, with `AZURE_CLIENT_ID` and the tenant: the token in
+//!    `AZURE_FEDERATED_TOKEN_FILE`, else the one that GitHub gives a job with the permission
+//!    `id-token: write` (`ACTIONS_ID_TOKEN_REQUEST_URL`, `ACTIONS_ID_TOKEN_REQUEST_TOKEN`)
+//! 3. the managed identity of an App Service: `IDENTITY_ENDPOINT` and `IDENTITY_HEADER`
+//!
+//! Where none is, whoever is logged in to the Azure CLI (`az login`) signs in, else the managed
+//! identity of the virtual machine. That is the order of Microsoft's `DefaultAzureCredential` but
+//! for the last two: who logged in to a machine meant it, and looking for a machine's identity
+//! costs a second wherever there is none. `AZURE_CLIENT_ID` chooses a user-assigned identity.
+//! `sign_in` under `[azure]`, else `AZURE_TOKEN_CREDENTIALS`, leaves one way.
 //!
 //! The tenant is `[azure] tenant`, else `AZURE_TENANT_ID`; the Azure CLI knows its own.
 //! `AZURE_AUTHORITY_HOST` names another sign-in service; without it, it is the one of the cloud to
-//! which the resource manager belongs. Microsoft's `azure_identity` does the signing in and takes
-//! https only; its instance discovery does not exist in the Rust edition.
+//! which the resource manager belongs. Microsoft's `azure_identity` talks to it and takes https
+//! only; its instance discovery does not exist in the Rust edition.
 //!
 //! # What goes through here
 //!
@@ -63,7 +69,7 @@ const PATIENT_TIMEOUT: Duration = Duration::from_secs(300);
 /// The sign-ins of a process. Clones share them, so that the environments of one configuration
 /// sign in once.
 #[derive(Clone, Default)]
-pub struct Accounts(Arc<Mutex<BTreeMap<[String; 3], Arc<Account>>>>);
+pub struct Accounts(Arc<Mutex<BTreeMap<[String; 4], Arc<Account>>>>);
 
 impl fmt::Debug for Accounts {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -121,6 +127,7 @@ pub(crate) fn account(shared: &Shared) -> Result<Arc<Account>> {
         settings.resource_manager.clone(),
         settings.tenant.clone().or_else(|| plain("AZURE_TENANT_ID")).unwrap_or_default(),
         plain("AZURE_AUTHORITY_HOST").unwrap_or_default(),
+        format!("{:?}", settings.sign_in),
     ];
     let mut accounts = shared.azure.0.lock().expect("no holder of this lock panics");
     if let Some(account) = accounts.get(&key) {

@@ -1,18 +1,24 @@
 //! GitHub's REST API: what `github_actions` and `github_issue` share.
 //!
-//! Tokens come from `GH_TOKEN`, then `GITHUB_TOKEN`, then `gh auth token`, which is asked once
-//! per process; for a GitHub Enterprise server `GH_ENTERPRISE_TOKEN` and
-//! `GITHUB_ENTERPRISE_TOKEN` come first, as with `gh`.
+//! Where `app_id` is configured, the program is an installation of that GitHub App. Else tokens
+//! come from `GH_TOKEN`, then `GITHUB_TOKEN`, then `gh auth token`, which is asked once per process;
+//! for a GitHub Enterprise server `GH_ENTERPRISE_TOKEN` and `GITHUB_ENTERPRISE_TOKEN` come first, as
+//! with `gh`.
 //!
 //! Of GitHub's answers:
 //! - 404 is "absent" as well as "hidden from you", and nobody can tell the two apart.
 //! - 403 and 429 are both used for limits. The primary one is told by `x-ratelimit-remaining: 0`
 //!   and ends at `x-ratelimit-reset`; the secondary one by its text, and then `retry-after` or
 //!   at least a minute has to pass.
-//! - `X-OAuth-Scopes` lists what a classic token holds; other tokens get no such header.
+//! - `X-OAuth-Scopes` lists what a classic token holds; other tokens get no such header. What an
+//!   installation may do stands in the answer that gives its token, and nowhere else.
 //!   `X-Accepted-GitHub-Permissions` is what the *endpoint* wants and says nothing about the token.
 //! - A renamed repository answers with a redirect, which is reported and not followed.
 
+mod app;
+mod installation;
+#[cfg(test)]
+mod testing;
 mod token;
 
 use std::collections::BTreeMap;
@@ -28,6 +34,8 @@ use reqwest::{Method, RequestBuilder, Response, Url};
 use serde_json::Value;
 use tokio::sync::OnceCell;
 
+use self::app::Permissions;
+use self::installation::Place;
 use crate::http::{self, Effect};
 use crate::shared::Shared;
 
@@ -51,6 +59,8 @@ pub(crate) struct Answer {
     pub(crate) date: Option<Timestamp>,
     /// What a classic token holds; `None` with every other kind.
     pub(crate) scopes: Option<Vec<String>>,
+    /// What an App's installation may do; `None` with every other kind.
+    permissions: Option<Permissions>,
     /// The body; `null` where there is none.
     pub(crate) body: Value,
 }
@@ -59,6 +69,13 @@ impl Answer {
     /// A text in the body.
     pub(crate) fn text(&self, key: &str) -> Option<&str> {
         self.body[key].as_str()
+    }
+
+    /// Whether an App's installation has a permission (`secrets`, `issues`) for writing; `None` where
+    /// the request was somebody else's.
+    pub(crate) fn may_write(&self, permission: &str) -> Option<bool> {
+        let held = self.permissions.as_ref()?.get(permission).map(String::as_str);
+        Some(matches!(held, Some("write" | "admin")))
     }
 
     /// A time in the body.
@@ -98,7 +115,7 @@ impl Api {
         operation: &str,
     ) -> Result<Answer> {
         let request = self.request(Method::GET, segments).query(query);
-        self.send(request, Effect::Reads, operation).await
+        self.send(request, segments, Effect::Reads, operation).await
     }
 
     /// Reads something that several copies want to know, once.
@@ -139,7 +156,7 @@ impl Api {
         operation: &str,
     ) -> Result<Answer> {
         let request = self.request(method, segments).json(body);
-        self.send(request, Effect::Writes, operation).await
+        self.send(request, segments, Effect::Writes, operation).await
     }
 
     fn request(&self, method: Method, segments: &[&str]) -> RequestBuilder {
@@ -149,14 +166,51 @@ impl Api {
         self.shared.http.request(method, url)
     }
 
-    async fn send(&self, request: RequestBuilder, effect: Effect, operation: &str) -> Result<Answer> {
-        let token = self.token.get_or_try_init(|| token::find(&self.shared, &self.base, &self.cli)).await?;
+    /// Who asks: a token, and what it may do where that is known.
+    async fn holder(&self, place: Option<&Place<'_>>) -> Result<(Secret, Option<Permissions>)> {
+        if let Some(app) = &self.shared.vendors.github.app_id {
+            let installed = self.installed(app, place).await?;
+            return Ok((installed.token, Some(installed.permissions)));
+        }
+        let found = self.token.get_or_try_init(|| token::find(&self.shared, &self.base, &self.cli)).await?;
+        Ok((found.clone(), None))
+    }
+
+    /// Sends a request. One that an installation's token was refused for, because it ended early
+    /// or was revoked, is sent once more with a new one: nothing has happened.
+    async fn exchange(
+        &self,
+        request: RequestBuilder,
+        place: Option<&Place<'_>>,
+        unanswered: impl Fn(reqwest::Error) -> Error,
+    ) -> Result<(Response, Option<Permissions>)> {
         let request = request
-            .bearer_auth(token.expose())
             .header("accept", "application/vnd.github+json")
             .header("x-github-api-version", API_VERSION);
+        let again = request.try_clone();
+        let (token, permissions) = self.holder(place).await?;
+        let response = request.bearer_auth(token.expose()).send().await.map_err(&unanswered)?;
+        let (Some(app), Some(again), 401) =
+            (&self.shared.vendors.github.app_id, again, response.status().as_u16())
+        else {
+            return Ok((response, permissions));
+        };
+        self.forget_installed(app, place, &token).await;
+        let (token, permissions) = self.holder(place).await?;
+        let response = again.bearer_auth(token.expose()).send().await.map_err(unanswered)?;
+        Ok((response, permissions))
+    }
+
+    async fn send(
+        &self,
+        request: RequestBuilder,
+        segments: &[&str],
+        effect: Effect,
+        operation: &str,
+    ) -> Result<Answer> {
         let unanswered = |error: reqwest::Error| http::unanswered(&error, effect, operation);
-        let response = request.send().await.map_err(unanswered)?;
+        let place = Place::of(segments);
+        let (response, permissions) = self.exchange(request, place.as_ref(), unanswered).await?;
         if !response.status().is_success() {
             return Err(self.classify(response, effect, operation).await);
         }
@@ -170,7 +224,7 @@ impl Api {
                 if effect == Effect::Writes { error.unknown() } else { error.later(None) }
             })?,
         };
-        Ok(Answer { date, scopes, body })
+        Ok(Answer { date, scopes, permissions, body })
     }
 
     /// GitHub's errors. The body is searched for its kind of limit and never shown.
@@ -187,6 +241,9 @@ impl Api {
             301 | 302 | 307 | 308 => Error::new(Kind::BadState, operation)
                 .because("GitHub says that it has been renamed or moved")
                 .hint("write its present name in the configuration"),
+            401 if self.shared.vendors.github.app_id.is_some() => error
+                .because("GitHub does not accept the token that it has just given to the App")
+                .hint("look at the App's installation: it may have been suspended or removed"),
             401 => error.because("GitHub does not accept the token").hint(
                 "it may be expired or revoked: renew GH_TOKEN, GITHUB_TOKEN or `gh auth login`, whichever is in use",
             ),

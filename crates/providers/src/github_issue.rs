@@ -158,6 +158,13 @@ impl Recorder for GithubIssue {
         let answer = self.api.get(&issue.path(&[]), &[], &format!("find the ticket {issue}")).await?;
         let mut findings =
             vec![Finding::new(Severity::Note, &self.id, format!("the ticket {issue} will get a comment"))];
+        if answer.may_write("issues") == Some(false) {
+            let lacks = "the App's installation lacks the permission \"Issues: write\"";
+            findings.push(
+                Finding::new(Severity::Blocks, &self.id, lacks)
+                    .mend("add it in the App's settings, and have an owner accept it in the installation"),
+            );
+        }
         if answer.body["locked"] == true {
             let locked = Finding::new(Severity::Warning, &self.id, format!("the ticket {issue} is locked"));
             findings.push(
@@ -220,7 +227,7 @@ mod tests {
             }
         })
         .await;
-        let github = GithubSettings { api: fake.url.clone() };
+        let github = GithubSettings { api: fake.url.clone(), ..GithubSettings::default() };
         let shared = shared(Vendors { github, ..Vendors::default() }, "GH_TOKEN=x");
         (fake, GithubIssue::new(None, Options {}, shared).unwrap())
     }

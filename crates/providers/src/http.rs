@@ -17,8 +17,10 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// What is never reached through a proxy, in the form of `NO_PROXY`: plain HTTP is possible to
-/// these, and through a proxy a password would leave the machine readable.
-const DIRECT: &str = "localhost,localhost.,127.0.0.0/8,::1";
+/// these, and through a proxy a password would leave the machine readable. The last are the
+/// link-local addresses at which clouds tell a machine who it is: another machine would answer
+/// for itself.
+const DIRECT: &str = "localhost,localhost.,127.0.0.0/8,::1,169.254.0.0/16";
 
 /// The program's name and version, as every request carries it.
 pub const USER_AGENT: &str = concat!("pgrotate/", env!("CARGO_PKG_VERSION"));
@@ -293,6 +295,9 @@ mod tests {
             for host in ["127.8.9.10", "[::1]", "direct.invalid"] {
                 assert!(client.get(format!("http://{host}:{port}/")).send().await.is_err(), "{host}");
             }
+            // Nor what a cloud tells a machine about itself; whether anybody answers there or not.
+            let near = client.get("http://169.254.1.1:1/").timeout(Duration::from_millis(50));
+            near.send().await.unwrap_err();
             assert_eq!(proxy.calls().len(), 0, "{variable}");
             for host in ["example.invalid", "notlocalhost", "localhost.example.invalid"] {
                 let answer = client.get(format!("http://{host}/")).send().await.unwrap();

@@ -121,6 +121,8 @@ pub struct Vendors {
 pub struct AzureSettings {
     /// The Entra tenant; else `AZURE_TENANT_ID`, else what the Azure CLI is logged in to.
     pub tenant: Option<String>,
+    /// The one way to sign in; else `AZURE_TOKEN_CREDENTIALS`, else the first that is configured.
+    pub sign_in: Option<AzureSignIn>,
     /// The resource manager's endpoint.
     pub resource_manager: String,
     /// What follows the vault's name in its host name, with a port if it is not 443.
@@ -131,10 +133,25 @@ pub struct AzureSettings {
     pub web_api_version: String,
 }
 
+/// A way to sign in to Azure.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum AzureSignIn {
+    /// A service principal with a secret.
+    ClientSecret,
+    /// A token that somebody else has issued, whom Entra trusts: a cluster's or a GitHub job's.
+    WorkloadIdentity,
+    /// The identity of the machine or the App Service that this runs on.
+    ManagedIdentity,
+    /// Whoever is logged in to the Azure CLI.
+    Cli,
+}
+
 impl Default for AzureSettings {
     fn default() -> Self {
         Self {
             tenant: None,
+            sign_in: None,
             resource_manager: "https://management.azure.com".into(),
             key_vault_suffix: "vault.azure.net".into(),
             postgres_api_version: "2025-08-01".into(),
@@ -143,17 +160,37 @@ impl Default for AzureSettings {
     }
 }
 
-/// `[github]`: which GitHub.
+/// `[github]`: which GitHub, and as whom.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct GithubSettings {
     /// The API's base; `https://HOST/api/v3` for GitHub Enterprise.
     pub api: String,
+    /// The id or client id of the GitHub App as whose installation the program signs in, with the
+    /// key in `GITHUB_APP_PRIVATE_KEY` or in the file that `GITHUB_APP_PRIVATE_KEY_FILE` names.
+    #[serde(deserialize_with = "text_or_number")]
+    pub app_id: Option<String>,
+    /// The App's installation; else it is looked up for each repository or organisation.
+    pub installation_id: Option<u64>,
+}
+
+/// An id that looks like a number, written as one or as a text.
+fn text_or_number<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Option<String>, D::Error> {
+    #[derive(Deserialize)]
+    #[serde(untagged, expecting = "a string or a number")]
+    enum Id {
+        Text(String),
+        Number(u64),
+    }
+    Ok(Some(match Id::deserialize(deserializer)? {
+        Id::Text(text) => text,
+        Id::Number(number) => number.to_string(),
+    }))
 }
 
 impl Default for GithubSettings {
     fn default() -> Self {
-        Self { api: "https://api.github.com".into() }
+        Self { api: "https://api.github.com".into(), app_id: None, installation_id: None }
     }
 }
 

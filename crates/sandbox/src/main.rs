@@ -4,6 +4,7 @@
 //! vendors; it writes a configuration for them, prints one line when all is ready, and takes everything with it when
 //! it ends.
 
+mod app_key;
 mod application;
 mod ca;
 mod config;

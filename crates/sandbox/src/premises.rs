@@ -16,8 +16,17 @@ use crate::guard::{Guard, remove_folder};
 /// Says that a sandbox made the folder, and holds the lock of the one that runs there.
 const MARKER: &str = ".pgrotate-sandbox";
 /// What a sandbox writes beside its marker.
-const OURS: [&str; 6] =
-    ["pgrotate.toml", "credentials.env", "ca.pem", "agents", "logs", "security-changelog.md"];
+const OURS: [&str; 9] = [
+    "pgrotate.toml",
+    "credentials.env",
+    "sign-in.env",
+    "federated-token",
+    "github-app.pem",
+    "ca.pem",
+    "agents",
+    "logs",
+    "security-changelog.md",
+];
 const SCRATCH_PREFIX: &str = "pgrotate-sandbox-";
 /// What an environment's cluster may come to need, three times what it begins with.
 const ENVIRONMENT_BYTES: u64 = 128 << 20;

@@ -9,6 +9,7 @@ use std::time::Duration;
 use axum::http::request::Parts;
 use futures::future::{BoxFuture, try_join_all};
 
+use crate::app_key;
 use crate::application::{Application, Applications};
 use crate::ca::Authority;
 use crate::config::{Example, Place, Places};
@@ -20,7 +21,7 @@ use crate::premises::Premises;
 use crate::process::Launcher;
 use crate::recorder::{self, Recorder};
 use crate::secrets::{alphanumeric, password};
-use crate::vendors::{self, Copy, Credentials, Endpoints, Latency, ServerControl, Vendors};
+use crate::vendors::{self, Copy, Credentials, Endpoints, Federation, Latency, ServerControl, Vendors};
 
 /// What a sandbox is asked to be.
 pub(crate) struct Options {
@@ -83,6 +84,7 @@ struct Tools<'a> {
 struct Listeners {
     azure: Bound,
     github: Bound,
+    identity: Bound,
     aws: Bound,
     onepassword: Bound,
     messages: Bound,
@@ -113,12 +115,18 @@ impl World {
         // moto takes longest to start and needs nothing of the others.
         let moto = start_moto(&launcher, &moto_program, &region, &aws_log, &seeds);
         let environments = try_join_all(seeds.iter().map(|seed| tools.start_environment(seed)));
+        let app_key_file = premises.path("github-app.pem");
+        let app_key = app_key::make(&launcher, &app_key_file);
         let rest = async {
-            let environments = environments.await?;
+            let (environments, app_key) = futures::try_join!(environments, app_key)?;
+            let credentials = Credentials { github_app_key: app_key, ..credentials };
             let config = example.adapt(&listeners.places(&premises, &tools.service, &environments))?;
             premises.write(&premises.path("pgrotate.toml"), &config)?;
+            premises.write(&premises.path("sign-in.env"), &listeners.other_ways(&premises, &credentials))?;
             let vendors =
                 Vendors::new(&listeners.vendors(&seeds, &environments, credentials, options.typical));
+            let token = vendors.federation.service_account_token();
+            premises.write(&premises.path("federated-token"), &token)?;
             vendors.app_service.start_all().await;
             for environment in &environments {
                 let healthy = environment.application.check_health().await;
@@ -183,6 +191,7 @@ impl Listeners {
         Ok(Self {
             azure: Bound::new().await?,
             github: Bound::new().await?,
+            identity: Bound::new().await?,
             aws: Bound::new().await?,
             onepassword: Bound::new().await?,
             messages: Bound::new().await?,
@@ -258,6 +267,27 @@ impl Listeners {
         Ok(variables.iter().map(|(name, value)| format!("{name}={value}\n")).collect())
     }
 
+    /// The variables of the ways to sign in that `credentials.env` has not: a test takes from here what it wants to
+    /// see used.
+    fn other_ways(&self, premises: &Premises, credentials: &Credentials) -> String {
+        let identity = format!("http://127.0.0.1:{}", self.identity.port());
+        let file = |name: &str| premises.path(name).display().to_string();
+        let variables = [
+            ("AZURE_FEDERATED_TOKEN_FILE", file("federated-token")),
+            (
+                "ACTIONS_ID_TOKEN_REQUEST_URL",
+                Federation::job_url(&format!("https://localhost:{}", self.github.port())),
+            ),
+            ("ACTIONS_ID_TOKEN_REQUEST_TOKEN", credentials.job_token.clone()),
+            ("IDENTITY_ENDPOINT", format!("{identity}/msi/token")),
+            ("IDENTITY_HEADER", credentials.identity_header.clone()),
+            ("AZURE_POD_IDENTITY_AUTHORITY_HOST", identity.clone()),
+            ("GITHUB_APP_ID", vendors::APP_ID.to_string()),
+            ("GITHUB_APP_PRIVATE_KEY_FILE", file("github-app.pem")),
+        ];
+        variables.iter().map(|(name, value)| format!("{name}={value}\n")).collect()
+    }
+
     fn serve(
         self,
         authority: &Authority,
@@ -269,7 +299,9 @@ impl Listeners {
         let tls = leaf.server_config()?;
         let recorder = || recorder.clone();
         self.azure.serve(Some(tls.clone()), recorder(), azure_route(vendors));
-        self.github.serve(Some(tls.clone()), recorder(), only("github", vendors.github.clone().router()));
+        self.github.serve(Some(tls.clone()), recorder(), github_route(vendors));
+        let identity = vendors.managed_identity.clone().router();
+        self.identity.serve(None, recorder(), only("managed_identity", identity));
         self.aws.serve(None, recorder(), only("aws", moto.router()));
         self.onepassword.serve(None, recorder(), only("onepassword", vendors.onepassword.clone().router()));
         self.messages.serve(Some(tls), recorder(), messages_route(vendors));
@@ -333,6 +365,16 @@ fn azure_route(vendors: &Vendors) -> Route {
     })
 }
 
+/// Who gives jobs their id tokens has another host at GitHub.
+fn github_route(vendors: &Vendors) -> Route {
+    let github = vendors.github.clone().router();
+    let jobs = vendors.federation.clone().router();
+    Box::new(move |parts: &Parts| {
+        let is_job = parts.uri.path().contains("//idtoken/");
+        if is_job { ("github_jobs", jobs.clone()) } else { ("github", github.clone()) }
+    })
+}
+
 fn messages_route(vendors: &Vendors) -> Route {
     let jira = vendors.jira.clone().router();
     let webhook = vendors.webhook.clone().router();
@@ -384,8 +426,12 @@ fn credentials(tenant: &str) -> Result<Credentials> {
         tenant: tenant.to_owned(),
         client_id: "00000000-0000-0000-0000-0000000000c1".into(),
         client_secret: alphanumeric(40)?,
+        identity_header: alphanumeric(32)?,
+        job_token: alphanumeric(64)?,
         // A classic token: it can be asked for its scopes.
         github_token: format!("ghp_{}", alphanumeric(36)?),
+        // Not known before the key is made.
+        github_app_key: Vec::new(),
         connect_token: alphanumeric(64)?,
         slack_path: format!("/services/T0MINDWELL/B0ONCALL/{}", alphanumeric(24)?),
         teams_signature: alphanumeric(43)?,

@@ -10,3 +10,4 @@ mod bad_input;
 mod crash;
 mod promotion;
 mod rotation;
+mod signin;

@@ -194,7 +194,7 @@ where
 
 fn credentials(found: &CredentialsError, operation: String) -> Error {
     let error = Error::new(Kind::Unauthenticated, operation);
-    let hint = "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or `profile` under [aws], or sign in with `aws sso login`";
+    let hint = "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or `profile` under [aws] to one that ~/.aws/config has, or sign in with `aws sso login`";
     match found {
         CredentialsError::CredentialsNotLoaded(_) => error.because("there are no AWS credentials").hint(hint),
         CredentialsError::InvalidConfiguration(_) => {

@@ -1,5 +1,11 @@
 //! The SDK's client, set up as this program wants it: ring, the configured CA, no retries of
 //! its own, no plain HTTP to other machines.
+//!
+//! Who signs in is the SDK's own chain: keys in the environment, the profile of `~/.aws` (keys, an
+//! assumed role, single sign-on, `credential_process`), a web identity, a container's endpoint, an
+//! EC2 instance. Two things come before it: `profile` under `[aws]`, and keys in the credentials
+//! file. `[aws] endpoint` places Secrets Manager alone; the variables of the SDK
+//! (`AWS_ENDPOINT_URL_STS`, `AWS_ENDPOINT_URL_SSO`) place those who give the credentials.
 
 use std::time::Duration;
 

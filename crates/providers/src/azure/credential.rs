@@ -1,9 +1,13 @@
 //! Who signs in, and the tokens that came of it: one for each audience, fetched once even when
 //! several providers want it at the same time.
 
+mod failure;
+mod federation;
+mod machine;
+mod source;
+
 use std::collections::HashMap;
 use std::fmt;
-use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -13,17 +17,16 @@ use azure_core::credentials::{AccessToken, TokenCredential, TokenRequestOptions}
 use azure_core::error::ErrorKind;
 use azure_core::http::ClientOptions;
 use azure_identity::{
-    AzureCliCredential, AzureCliCredentialOptions, ClientAssertionCredentialOptions, ClientSecretCredential,
-    ClientSecretCredentialOptions, Executor, ManagedIdentityCredential, ManagedIdentityCredentialOptions,
-    UserAssignedId, WorkloadIdentityCredential, WorkloadIdentityCredentialOptions,
+    AzureCliCredential, AzureCliCredentialOptions, ClientAssertionCredential,
+    ClientAssertionCredentialOptions, ClientSecretCredential, ClientSecretCredentialOptions, Executor,
 };
 use pgrotate_core::env::Clock;
-use pgrotate_core::{Error, Kind, Result, Secret};
+use pgrotate_core::{Error, Kind, Result, Retry, Secret};
 use reqwest::Url;
 
+use self::failure::{classify, is_mistrust, nobody, why_not_the_cli};
+use self::source::{App, Found, Issued, Source};
 use super::{client_options, sovereign};
-use crate::credentials::Credentials;
-use crate::http::{Effect, unanswered};
 use crate::shared::Shared;
 
 /// Time for a sign-in.
@@ -32,29 +35,30 @@ const TIMEOUT: Duration = Duration::from_secs(30);
 const CLI_TIMEOUT: Duration = Duration::from_secs(60);
 /// How long before its end a token is replaced; the same as in Microsoft's crates.
 const SPARE_SECONDS: i64 = 300;
+/// How long a failure is not tried again: the providers that start together need one answer, and
+/// too many wrong secrets would have the identity locked.
+const FAILURE_SECONDS: i64 = 10;
 
 const SIGN_IN: &str = "sign in to Azure";
 
-/// Who signs in.
-#[derive(Clone, Debug)]
-enum Source {
-    Principal { tenant: String, client: String, secret: Secret },
-    Workload { tenant: String, client: String, token_file: PathBuf },
-    Person { tenant: Option<String>, machine: Option<Machine> },
+/// What came of the last sign-in for a scope.
+#[derive(Default)]
+enum Kept {
+    #[default]
+    Nothing,
+    Token(AccessToken),
+    /// A failure that trying again would not change, and the second in which it was seen.
+    Failure(i64, Error),
 }
 
-/// A managed identity: the one with this client id, or the machine's own.
-#[derive(Clone, Debug)]
-struct Machine {
-    client: Option<String>,
-}
-
-type Slot = Arc<tokio::sync::Mutex<Option<AccessToken>>>;
+type Slot = Arc<tokio::sync::Mutex<Kept>>;
 
 /// The identity of an account.
 pub(super) struct Credential {
     source: Result<Source>,
     options: ClientOptions,
+    http: reqwest::Client,
+    audience: &'static str,
     executor: Option<Arc<dyn Executor>>,
     clock: Arc<dyn Clock>,
     slots: Mutex<HashMap<String, Slot>>,
@@ -80,8 +84,10 @@ impl Credential {
             Arc::new(CloudConfiguration::from(cloud))
         });
         Ok(Self {
-            source: source(&shared.credentials, shared.vendors.azure.tenant.clone()),
+            source: source::find(&shared.credentials, &shared.vendors.azure),
             options,
+            http: shared.http.clone(),
+            audience: exchange_audience(resource_manager),
             executor: None,
             clock: Arc::clone(&shared.clock),
             slots: Mutex::default(),
@@ -100,81 +106,114 @@ impl Credential {
         };
         // Whoever comes second waits here for the first one's token.
         let mut kept = slot.lock().await;
-        let until = self.clock.now().as_second() + SPARE_SECONDS;
-        if let Some(access) = kept.as_ref().filter(|access| access.expires_on.unix_timestamp() > until) {
-            return Ok(access.clone());
+        let now = self.clock.now().as_second();
+        match &*kept {
+            Kept::Token(access) if access.expires_on.unix_timestamp() > now + SPARE_SECONDS => {
+                return Ok(access.clone());
+            }
+            Kept::Failure(second, error) if (0..FAILURE_SECONDS).contains(&(now - second)) => {
+                return Err(error.clone());
+            }
+            _ => {}
         }
-        let access = self.fetch(scope).await?;
-        *kept = Some(access.clone());
-        Ok(access)
+        let fetched = self.fetch(scope).await;
+        *kept = match &fetched {
+            Ok(access) => Kept::Token(access.clone()),
+            Err(error) if error.retry() == Retry::Never => Kept::Failure(now, error.clone()),
+            Err(_) => Kept::Nothing,
+        };
+        fetched
     }
 
     /// Drops the token of a scope, after a service has refused it.
     pub(super) fn forget(&self, scope: &str) {
-        self.slots.lock().expect("no holder of this lock panics").remove(scope);
+        self.drop_tokens(|of| of == scope);
     }
 
     /// Drops all tokens.
     pub(super) fn forget_all(&self) {
-        self.slots.lock().expect("no holder of this lock panics").clear();
+        self.drop_tokens(|_| true);
+    }
+
+    /// What failed was no token that a service could refuse, and one being fetched is new.
+    fn drop_tokens(&self, which: impl Fn(&str) -> bool) {
+        let mut slots = self.slots.lock().expect("no holder of this lock panics");
+        slots.retain(|scope, slot| {
+            !which(scope) || !slot.try_lock().is_ok_and(|kept| matches!(*kept, Kept::Token(_)))
+        });
     }
 
     /// Gets a new token. Microsoft's credentials keep tokens too, so each is made anew: a token
     /// that was refused must not come back.
     async fn fetch(&self, scope: &str) -> Result<AccessToken> {
         match self.source.as_ref().map_err(Clone::clone)? {
-            Source::Principal { tenant, client, secret } => {
+            Source::Principal { app, secret } => {
                 let options = ClientSecretCredentialOptions { client_options: self.options.clone() };
                 let secret = azure_core::credentials::Secret::new(secret.expose().to_owned());
-                let made = ClientSecretCredential::new(tenant, client.clone(), secret, Some(options));
+                let made =
+                    ClientSecretCredential::new(&app.tenant, app.client.clone(), secret, Some(options));
                 ask(made, scope, "the service principal of AZURE_CLIENT_ID").await
             }
-            Source::Workload { tenant, client, token_file } => {
-                let options = WorkloadIdentityCredentialOptions {
-                    credential_options: ClientAssertionCredentialOptions {
-                        client_options: self.options.clone(),
-                    },
-                    client_id: Some(client.clone()),
-                    tenant_id: Some(tenant.clone()),
-                    token_file_path: Some(token_file.clone()),
-                };
-                let made = WorkloadIdentityCredential::new(Some(options));
-                ask(made, scope, "the workload identity of AZURE_FEDERATED_TOKEN_FILE").await
-            }
-            Source::Person { tenant, machine } => {
-                self.person_or_machine(tenant, machine.as_ref(), scope).await
-            }
+            Source::Workload { app, token } => self.exchange(app, token, scope).await,
+            Source::Machine(machine) => machine.token(&self.http, scope).await,
+            Source::Found(found) => self.found(found, scope).await,
         }
     }
 
-    async fn person_or_machine(
-        &self,
-        tenant: &Option<String>,
-        machine: Option<&Machine>,
-        scope: &str,
-    ) -> Result<AccessToken> {
+    /// Exchanges somebody else's token for Entra's.
+    async fn exchange(&self, app: &App, token: &Issued, scope: &str) -> Result<AccessToken> {
+        let assertion = token.assertion(&self.http, self.audience).await?;
+        let options = ClientAssertionCredentialOptions { client_options: self.options.clone() };
+        let made = ClientAssertionCredential::new(
+            app.tenant.clone(),
+            app.client.clone(),
+            assertion.clone(),
+            Some(options),
+        );
+        ask(made, scope, token.who()).await.map_err(|error| match assertion.wanted() {
+            Some(wanted) if is_mistrust(&error) => error.hint(wanted),
+            _ => error,
+        })
+    }
+
+    /// Asks the Azure CLI, then the machine.
+    async fn found(&self, found: &Found, scope: &str) -> Result<AccessToken> {
+        let mut cli = None;
+        if found.cli {
+            match self.ask_the_cli(found, scope).await {
+                Ok(access) => return Ok(access),
+                Err(why) => cli = Some(why),
+            }
+        }
+        let mut machine = None;
+        if let Some(identity) = &found.machine {
+            let why = match identity.is_there().await {
+                true => match identity.token(&self.http, scope).await {
+                    Ok(access) => return Ok(access),
+                    Err(error) => error,
+                },
+                false => Error::new(Kind::Unauthenticated, SIGN_IN).because(
+                    "managed identity: IDENTITY_ENDPOINT is not set, and there is no metadata service of Azure's",
+                ),
+            };
+            machine = Some(why);
+        }
+        Err(nobody(found, cli, machine))
+    }
+
+    /// A token of the CLI's, or why there is none.
+    async fn ask_the_cli(&self, found: &Found, scope: &str) -> std::result::Result<AccessToken, String> {
         let options = AzureCliCredentialOptions {
-            tenant_id: tenant.clone(),
+            tenant_id: found.tenant.clone(),
             executor: self.executor.clone(),
             ..Default::default()
         };
-        let made =
-            AzureCliCredential::new(Some(options)).map_err(|_| nobody("[azure] tenant is no tenant id"))?;
-        let asked = tokio::time::timeout(CLI_TIMEOUT, made.get_token(&[scope], None)).await;
-        let failure = match asked {
-            Ok(Ok(access)) => return Ok(access),
-            Ok(Err(error)) => nobody(why_not_the_cli(&error)),
-            Err(_) => nobody("the Azure CLI does not answer").later(None),
-        };
-        let Some(machine) = machine else { return Err(failure) };
-        let options = ManagedIdentityCredentialOptions {
-            user_assigned_id: machine.client.clone().map(UserAssignedId::ClientId),
-            client_options: self.options.clone(),
-        };
-        let made = ManagedIdentityCredential::new(Some(options));
-        ask(made, scope, "this machine's managed identity")
-            .await
-            .map_err(|error| failure.causes().iter().fold(error, |error, cause| error.because(cause.clone())))
+        let made = AzureCliCredential::new(Some(options))
+            .map_err(|_| "Azure CLI: [azure] tenant is no tenant id".to_owned())?;
+        match tokio::time::timeout(CLI_TIMEOUT, made.get_token(&[scope], None)).await {
+            Ok(asked) => asked.map_err(|error| why_not_the_cli(&error)),
+            Err(_) => Err("Azure CLI: it does not answer".into()),
+        }
     }
 }
 
@@ -189,37 +228,6 @@ impl TokenCredential for Credential {
         // Our own words travel inside, and `explain` finds them again.
         self.access(scope).await.map_err(|error| azure_core::Error::new(ErrorKind::Credential, error))
     }
-}
-
-/// Finds out who signs in.
-fn source(credentials: &Credentials, tenant: Option<String>) -> Result<Source> {
-    let plain = |name: &str| credentials.plain(name);
-    let tenant = tenant.or_else(|| plain("AZURE_TENANT_ID"));
-    let client = plain("AZURE_CLIENT_ID");
-    let needed = |value: Option<String>, name: &str, because_of: &str| {
-        value.ok_or_else(|| {
-            Error::new(Kind::Unauthenticated, SIGN_IN)
-                .because(format!("{because_of} is set, and {name} is not"))
-                .hint(format!("set {name}, or unset {because_of} to use the Azure CLI's login (`az login`)"))
-        })
-    };
-    if let Some(secret) = credentials.get("AZURE_CLIENT_SECRET") {
-        return Ok(Source::Principal {
-            tenant: needed(tenant, "AZURE_TENANT_ID", "AZURE_CLIENT_SECRET")?,
-            client: needed(client, "AZURE_CLIENT_ID", "AZURE_CLIENT_SECRET")?,
-            secret,
-        });
-    }
-    if let Some(file) = plain("AZURE_FEDERATED_TOKEN_FILE") {
-        return Ok(Source::Workload {
-            tenant: needed(tenant, "AZURE_TENANT_ID", "AZURE_FEDERATED_TOKEN_FILE")?,
-            client: needed(client, "AZURE_CLIENT_ID", "AZURE_FEDERATED_TOKEN_FILE")?,
-            token_file: PathBuf::from(file),
-        });
-    }
-    let hinted = ["AZURE_CLIENT_ID", "IDENTITY_ENDPOINT", "MSI_ENDPOINT"];
-    let machine = hinted.iter().any(|name| plain(name).is_some()).then_some(Machine { client });
-    Ok(Source::Person { tenant, machine })
 }
 
 /// The sign-in service's address: `AZURE_AUTHORITY_HOST` may leave out the scheme.
@@ -240,74 +248,12 @@ async fn ask<C: TokenCredential>(
     credential.get_token(&[scope], None).await.map_err(|error| refused(&error))
 }
 
-/// The error when nobody can sign in.
-fn nobody(why: &str) -> Error {
-    Error::new(Kind::Unauthenticated, SIGN_IN)
-        .because(format!("no credentials are set in the environment, and {why}"))
-        .hint("log in: az login")
-        .hint(
-            "or set AZURE_TENANT_ID, AZURE_CLIENT_ID and AZURE_CLIENT_SECRET (or AZURE_FEDERATED_TOKEN_FILE)",
-        )
-}
-
-/// The CLI's own words may hold anything, so only the two common cases are told apart.
-fn why_not_the_cli(error: &azure_core::Error) -> &'static str {
-    let text = error.to_string();
-    match () {
-        () if text.contains("not found on PATH") => "the Azure CLI (`az`) is not installed",
-        () if text.contains("az login") => "the Azure CLI is not logged in, or its login has expired",
-        () => "the Azure CLI gives no token (`az account get-access-token` shows why)",
-    }
-}
-
-/// What a failed sign-in means.
-fn classify(error: &azure_core::Error, who: &str) -> Error {
-    let mut on_disk = false;
-    let mut next: Option<&(dyn std::error::Error + 'static)> = Some(error);
-    while let Some(cause) = next {
-        if let Some(lost) = cause.downcast_ref::<reqwest::Error>() {
-            return unanswered(lost, Effect::Reads, SIGN_IN);
-        }
-        let answered = cause.downcast_ref::<azure_core::Error>().map(azure_core::Error::kind);
-        if let Some(ErrorKind::HttpResponse { status, error_code, .. }) = answered {
-            return entra(u16::from(*status), error_code.as_deref().unwrap_or_default(), who);
-        }
-        on_disk |= cause.is::<std::io::Error>();
-        next = cause.source();
-    }
-    let why = if on_disk { "its token file can't be read" } else { "its settings can't be used" };
-    Error::new(Kind::Unauthenticated, SIGN_IN).because(format!("{who}: {why}"))
-}
-
-/// What Entra's codes (`AADSTS…`) mean. Its text repeats names and times, never a reason that the
-/// code does not give.
-fn entra(status: u16, code: &str, who: &str) -> Error {
-    let digits = !code.is_empty() && code.len() <= 32 && code.chars().all(|c| c.is_ascii_digit() || c == ',');
-    let shown = if digits { format!("AADSTS{code}") } else { format!("status {status}") };
-    let error = |kind, why: &str| Error::new(kind, SIGN_IN).because(format!("{who}: {why} ({shown})"));
-    match code {
-        "7000215" => error(Kind::Unauthenticated, "the secret is wrong")
-            .hint("AZURE_CLIENT_SECRET holds the secret's value, not its id"),
-        "7000222" => error(Kind::Unauthenticated, "the secret has expired")
-            .hint("make a new one: az ad app credential reset --id APP"),
-        "700016" => error(Kind::Unauthenticated, "the tenant does not know this application")
-            .hint("look at AZURE_CLIENT_ID and AZURE_TENANT_ID"),
-        "90002" | "900023" => error(Kind::Unauthenticated, "there is no such tenant")
-            .hint("look at [azure] tenant or AZURE_TENANT_ID"),
-        "70021" | "700211" | "700213" | "700027" => {
-            error(Kind::Unauthenticated, "its federated token is not trusted")
-                .hint("compare issuer, subject and audience with the application's federated credential")
-        }
-        "500011" => {
-            error(Kind::Unauthenticated, "the tenant does not know the service that the token is for")
-                .hint("look at [azure]: resource_manager, key_vault_suffix")
-        }
-        "53003" => error(Kind::Forbidden, "a conditional access policy forbids the sign-in"),
-        _ if status == 429 || status >= 500 => {
-            error(Kind::ServerFault, "the sign-in service has no answer now").later(None)
-        }
-        _ => error(Kind::Unauthenticated, "the sign-in is refused")
-            .hint("az login, or look at AZURE_TENANT_ID, AZURE_CLIENT_ID and AZURE_CLIENT_SECRET"),
+/// Entra's name towards those whose tokens it takes, which each cloud has another of.
+fn exchange_audience(resource_manager: &Url) -> &'static str {
+    match sovereign(resource_manager.host_str().unwrap_or_default()) {
+        Some("https://login.microsoftonline.us") => "api://AzureADTokenExchangeUSGov",
+        Some(_) => "api://AzureADTokenExchangeChina",
+        None => "api://AzureADTokenExchange",
     }
 }
 

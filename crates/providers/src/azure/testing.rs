@@ -167,6 +167,13 @@ async fn serve(State(inner): State<Arc<Inner>>, request: Request) -> Response {
 fn issue(inner: &Inner, seen: &Seen) -> Response {
     let form: std::collections::HashMap<String, String> =
         url::form_urlencoded::parse(seen.body.as_bytes()).into_owned().collect();
+    // What is proven with ends in the code with which it is refused.
+    let proof = form.get("client_secret").or_else(|| form.get("client_assertion"));
+    if let Some((_, code)) = proof.and_then(|proof| proof.split_once("AADSTS")) {
+        let body = json!({"error": "invalid_client", "error_codes": [code.parse::<u64>().unwrap()],
+            "error_description": format!("AADSTS{code}: hunter2")});
+        return reply(401, body);
+    }
     if form.get("client_secret").is_some_and(|secret| secret != "s3cr3t") {
         let body = json!({"error": "invalid_client", "error_codes": [7_000_215],
             "error_description": "AADSTS7000215: Invalid client secret provided: hunter2"});

@@ -9,7 +9,10 @@ use crate::fake::{Fake, Reply, shared};
 use crate::shared::{GithubSettings, Vendors};
 
 fn vendors(api: &str) -> Vendors {
-    Vendors { github: GithubSettings { api: api.to_owned() }, ..Vendors::default() }
+    Vendors {
+        github: GithubSettings { api: api.to_owned(), ..GithubSettings::default() },
+        ..Vendors::default()
+    }
 }
 
 async fn api(answer: impl Fn() -> Reply + Send + Sync + 'static) -> (Fake, Api) {

@@ -41,13 +41,28 @@ impl GithubActions {
         Finding::new(severity, self.id.as_str(), what)
     }
 
-    /// A classic token tells what it holds; nothing tells what another one may write.
+    /// A classic token tells what it holds, and of an App's installation it is known; nothing tells
+    /// what another one may write.
     fn judge_token(&self, key: &Answer) -> Option<Finding> {
-        let (scope, permission) = match self.scope {
-            Scope::Repository { .. } => ("repo", "Secrets: write"),
-            Scope::Environment { .. } => ("repo", "Environments: write"),
-            Scope::Organization { .. } => ("admin:org", "organisation Secrets: write"),
+        let (scope, permission, granted) = match self.scope {
+            Scope::Repository { .. } => ("repo", "Secrets: write", "secrets"),
+            Scope::Environment { .. } => ("repo", "Environments: write", "environments"),
+            Scope::Organization { .. } => {
+                ("admin:org", "organisation Secrets: write", "organization_secrets")
+            }
         };
+        match key.may_write(granted) {
+            Some(true) => return None,
+            Some(false) => {
+                let lacks = format!("the App's installation lacks the permission \"{permission}\"");
+                return Some(
+                    self.finding(Severity::Blocks, lacks).mend(
+                        "add it in the App's settings, and have an owner accept it in the installation",
+                    ),
+                );
+            }
+            None => {}
+        }
         match &key.scopes {
             Some(held) if held.iter().any(|held| held == scope) => None,
             Some(_) => Some(
@@ -96,8 +111,8 @@ impl GithubActions {
             findings
                 .push(archived.mend("take the copy out of the configuration, or unarchive the repository"));
         }
-        // Absent for apps, which have permissions instead of a role.
-        if answer.body["permissions"]["push"] == false {
+        // Apps have permissions instead of a role.
+        if answer.may_write("secrets").is_none() && answer.body["permissions"]["push"] == false {
             let role = self.finding(Severity::Blocks, "the token's account may not write to the repository");
             findings.push(role.mend("give the account at least the role Write on it"));
         }

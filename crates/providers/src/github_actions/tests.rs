@@ -81,7 +81,7 @@ impl Stage {
     }
 
     fn sink(&self, options: Value) -> GithubActions {
-        let github = GithubSettings { api: self.fake.url.clone() };
+        let github = GithubSettings { api: self.fake.url.clone(), ..GithubSettings::default() };
         let vendors = Vendors { github, ..Vendors::default() };
         let options = serde_json::from_value(options).unwrap();
         GithubActions::new(None, options, shared(vendors, "GH_TOKEN=ghp_x")).unwrap()

@@ -1,8 +1,8 @@
 //! Azure's sign-in service: tokens for a service principal, bound to one audience.
 //!
 //! Tokens have the shape of a JWT because the vendor's tools read their claims, but nothing signs them: a service
-//! asks this stand-in which token it has issued, so a made-up one is refused. The signature of a client assertion
-//! isn't checked either, only that its subject is the client.
+//! asks this stand-in which token it has issued, so a made-up one is refused. A client assertion is checked by those
+//! who issue them ([`Federation`]).
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
@@ -17,9 +17,10 @@ use serde_json::{Value, json};
 
 use super::World;
 use super::call::{Call, lock, random_guid, reply};
+use super::federation::Federation;
 
 /// How long a token is good for.
-const TOKEN_SECONDS: i64 = 3599;
+pub(super) const TOKEN_SECONDS: i64 = 3599;
 
 /// A service that takes tokens. Each refuses those of the others.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -54,6 +55,9 @@ pub(crate) struct AzureSignIn {
     client_id: String,
     client_secret: String,
     object_id: String,
+    federation: Arc<Federation>,
+    /// Whether the secret's time is over.
+    secret_expired: Mutex<bool>,
     tokens: Mutex<HashMap<String, Token>>,
 }
 
@@ -68,7 +72,7 @@ struct Denial(u16, &'static str, u32, String);
 
 impl AzureSignIn {
     /// The service for one tenant with one service principal.
-    pub(crate) fn new(world: &World) -> Self {
+    pub(crate) fn new(world: &World, federation: Arc<Federation>) -> Self {
         Self {
             base: world.endpoints.sign_in.clone(),
             resource_manager: world.endpoints.resource_manager.clone(),
@@ -77,6 +81,8 @@ impl AzureSignIn {
             client_id: world.credentials.client_id.clone(),
             client_secret: world.credentials.client_secret.clone(),
             object_id: random_guid(),
+            federation,
+            secret_expired: Mutex::new(false),
             tokens: Mutex::default(),
         }
     }
@@ -122,6 +128,17 @@ impl AzureSignIn {
         for token in lock(&self.tokens).values_mut() {
             token.expires = Timestamp::UNIX_EPOCH;
         }
+    }
+
+    /// Ends the secret's time, or gives it a new one.
+    pub(super) fn expire_secret(&self, expired: bool) {
+        *lock(&self.secret_expired) = expired;
+    }
+
+    /// A token for whoever the machine's identity is; none for a resource that the tenant does not know.
+    pub(super) fn token_of(&self, resource: &str) -> Option<String> {
+        let (audience, resource) = self.audience(resource)?;
+        Some(self.issue(audience, &resource))
     }
 
     /// A token for tests of the other services.
@@ -213,9 +230,14 @@ impl AzureSignIn {
             return Err(Denial(400, "unauthorized_client", 700_016, text));
         }
         if let Some(assertion) = call.form("client_assertion") {
-            return self.check_assertion(&assertion);
+            let checked = self.federation.check(&assertion);
+            return checked.map_err(|(code, text)| Denial(401, "invalid_client", code, text));
         }
         match call.form("client_secret").or(basic_secret) {
+            Some(secret) if secret == self.client_secret && *lock(&self.secret_expired) => {
+                let text = format!("The provided client secret keys for app '{client}' are expired.");
+                Err(Denial(401, "invalid_client", 7_000_222, text))
+            }
             Some(secret) if secret == self.client_secret => Ok(()),
             Some(_) => {
                 let text = format!(
@@ -230,21 +252,6 @@ impl AzureSignIn {
                 Err(Denial(401, "invalid_client", 7_000_218, text.to_owned()))
             }
         }
-    }
-
-    fn check_assertion(&self, assertion: &str) -> Result<(), Denial> {
-        let subject = assertion
-            .split('.')
-            .nth(1)
-            .and_then(|claims| URL_SAFE_NO_PAD.decode(claims).ok())
-            .and_then(|claims| serde_json::from_slice::<Value>(&claims).ok())
-            .and_then(|claims| claims["sub"].as_str().map(str::to_owned));
-        if subject.as_deref() == Some(&self.client_id) {
-            return Ok(());
-        }
-        let text = "The certificate with identifier used to sign the client assertion is not registered on \
-                    application.";
-        Err(Denial(401, "invalid_client", 700_027, text.to_owned()))
     }
 
     fn openid_configuration(&self, tenant: &str) -> Value {

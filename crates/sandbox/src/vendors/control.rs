@@ -16,6 +16,9 @@ use super::Vendors;
 /// | | `deny` | the actions and data actions that the caller lacks, for Key Vault and App Service too |
 /// | | `lock` | `"ReadOnly"`, `"CanNotDelete"` or null |
 /// | | `tokens_expired` | null |
+/// | `sign_in` | `secret_expired`, `assertions_expired` | `true` or `false` |
+/// | | `job` | the subject of the GitHub job's id tokens |
+/// | | `identity` | whether the machine has a managed identity |
 /// | `key_vault` | `deleted`, `disabled`, `removed` | a secret's name: soft-deleted, latest version disabled, never been |
 /// | | `value` | `{"secret", "value"}`: a version made by somebody else |
 /// | | `firewall` | `true` or `false` |
@@ -31,6 +34,9 @@ use super::Vendors;
 /// | | `issues_disabled` | `true` or `false` |
 /// | | `new_key` | null: the repository's key pair is renewed |
 /// | | `removed` | a secret's name |
+/// | | `app_permissions` | those of the App's installation: `{"secrets": "write"}` |
+/// | | `app_removed`, `app_suspended` | `true` or `false`: the App's installation |
+/// | | `app_tokens_expired` | null: every token of the installation has ended |
 /// | `onepassword` | `ambiguous`, `missing`, `archived` | null: another item of the title; no item; archived |
 /// | | `read_only` | `true` or `false` |
 /// | | `password` | a value that somebody else puts into the item |
@@ -41,6 +47,7 @@ pub(crate) fn apply(vendors: &Vendors, request: &Value) -> Result<(), String> {
         vendors.environment(wanted).ok_or_else(|| format!("there is no environment {wanted:?}"))?;
     let value = &request["value"];
     match system {
+        "sign_in" => set_sign_in(vendors, what, value),
         "resource_manager" => vendors.resource_manager.set(environment, what, value),
         "key_vault" => vendors.key_vault.set(environment, what, value),
         "app_service" => vendors.app_service.set(environment, what, value),
@@ -49,6 +56,16 @@ pub(crate) fn apply(vendors: &Vendors, request: &Value) -> Result<(), String> {
         "aws" => Err("AWS is moto's: use the AWS interface itself".to_owned()),
         other => Err(format!("there is no system {other:?}")),
     }
+}
+
+fn set_sign_in(vendors: &Vendors, what: &str, value: &Value) -> Result<(), String> {
+    let truth = || value.as_bool().ok_or_else(|| format!("{what} takes true or false"));
+    match what {
+        "secret_expired" => vendors.sign_in.expire_secret(truth()?),
+        "identity" => vendors.managed_identity.assign(truth()?),
+        _ => return vendors.federation.set(what, value),
+    }
+    Ok(())
 }
 
 #[cfg(test)]

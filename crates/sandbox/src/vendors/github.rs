@@ -3,9 +3,10 @@
 //!
 //! Every store of secrets has a real key pair; what is put is opened with it, so a value sealed for another store is
 //! refused. A token that begins with `ghp_` is a classic one and is answered with its scopes, any other one is
-//! fine-grained and told which permission the endpoint wants. Simplified: no rate limit is ever reached, GraphQL knows
+//! fine-grained and told which permission the endpoint wants; beside it an App's installation has tokens. Simplified: no rate limit is ever reached, GraphQL knows
 //! one question, and of the many fields of users and repositories only the usual ones are filled.
 
+mod app;
 mod issues;
 mod secrets;
 #[cfg(test)]
@@ -21,6 +22,8 @@ use axum::response::{IntoResponse, Response};
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
+use self::app::App;
+pub(crate) use self::app::ID as APP_ID;
 use self::issues::Comment;
 use self::secrets::{Scope, Store};
 use super::call::{Call, lock, now_text, random_hex, reply, with_header};
@@ -51,7 +54,19 @@ struct Hub {
     scopes: Vec<String>,
     /// Permissions that a fine-grained token lacks, and rights that a classic one's user lacks.
     denied: BTreeSet<String>,
+    app: App,
     requests: u64,
+}
+
+/// Whose token a request carries.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Caller {
+    /// A classic token, with scopes.
+    Classic,
+    /// A fine-grained one, with permissions that nobody is told.
+    FineGrained,
+    /// The App's installation.
+    Installation,
 }
 
 /// What an endpoint wants of a token: classic scope, fine-grained permission.
@@ -114,6 +129,7 @@ impl GitHub {
             runs: Vec::new(),
             scopes: if classic { vec!["admin:org".into(), "repo".into()] } else { Vec::new() },
             denied: BTreeSet::new(),
+            app: App::new(&world.credentials.github_app_key),
             requests: 0,
         };
         Self {
@@ -188,6 +204,7 @@ impl GitHub {
                     store.secrets.remove(name);
                 }
             }
+            other if hub.app.set(other, value)? => {}
             other => return Err(format!("github can't set {other:?}")),
         }
         Ok(())
@@ -207,24 +224,43 @@ async fn serve(State(service): State<Arc<GitHub>>, request: Request) -> Response
     }
     let mut hub = lock(&service.state);
     hub.requests += 1;
-    let (wants, outcome) = match admit(&service, &call) {
-        Ok(()) => dispatch(&service, &mut hub, &call),
-        Err(failure) => (ANY, Err(failure)),
+    let (base, path) = below(&service.base, &call);
+    let path: Vec<&str> = path.iter().map(String::as_str).collect();
+    if let Some(outcome) = hub.app.serve(&call, &path, &base) {
+        let answer = outcome.unwrap_or_else(Failure::into_response);
+        return with_headers(&hub, ANY, None, answer);
+    }
+    let (caller, wants, outcome) = match admit(&service, &hub, &call) {
+        Ok(caller) => {
+            let (wants, outcome) = dispatch(&base, &mut hub, &call, caller, &path);
+            (Some(caller), wants, outcome)
+        }
+        Err(failure) => (None, ANY, Err(failure)),
     };
-    let authenticated = call.bearer() == Some(&service.token);
     let answer = outcome.unwrap_or_else(Failure::into_response);
-    with_headers(&service, &hub, wants, authenticated, answer)
+    with_headers(&hub, wants, caller, answer)
+}
+
+/// The base URL and the path of a call below it: an enterprise server's is another one.
+fn below(base: &str, call: &Call) -> (String, Vec<String>) {
+    let own = |rest: &[&str]| rest.iter().map(ToString::to_string).collect();
+    match call.segments().as_slice() {
+        ["api", "v3", rest @ ..] => (format!("{base}/api/v3"), own(rest)),
+        rest => (base.to_owned(), own(rest)),
+    }
 }
 
 /// Token and version, before anything else is looked at.
-fn admit(service: &GitHub, call: &Call) -> Result<(), Failure> {
-    match call.bearer() {
-        Some(token) if token == service.token => {}
+fn admit(service: &GitHub, hub: &Hub, call: &Call) -> Result<Caller, Failure> {
+    let caller = match call.bearer() {
+        Some(token) if token == service.token && token.starts_with("ghp_") => Caller::Classic,
+        Some(token) if token == service.token => Caller::FineGrained,
+        Some(token) if hub.app.holds(token) => Caller::Installation,
         Some(_) => return Err(Failure::new(401, "Bad credentials")),
         None => return Err(Failure::new(401, "Requires authentication")),
-    }
+    };
     match call.header("x-github-api-version") {
-        None | Some("2022-11-28" | "2026-03-10") => Ok(()),
+        None | Some("2022-11-28" | "2026-03-10") => Ok(caller),
         Some(other) => {
             let text = format!("Invalid API version: '{other}' is not a supported version.");
             Err(Failure::new(400, text))
@@ -233,10 +269,9 @@ fn admit(service: &GitHub, call: &Call) -> Result<(), Failure> {
 }
 
 fn with_headers(
-    service: &GitHub,
     hub: &Hub,
     Wants(scope, permission): Wants,
-    authenticated: bool,
+    caller: Option<Caller>,
     answer: Response,
 ) -> Response {
     let random = random_hex(12).to_ascii_uppercase();
@@ -254,30 +289,33 @@ fn with_headers(
     ] {
         answer = with_header(answer, name, &value);
     }
-    if !authenticated {
-        return answer;
-    }
-    if service.token.starts_with("ghp_") {
-        answer = with_header(answer, "x-oauth-scopes", &hub.scopes.join(", "));
-        return with_header(answer, "x-accepted-oauth-scopes", scope);
-    }
-    if permission.is_empty() {
-        answer
-    } else {
-        with_header(answer, "x-accepted-github-permissions", permission)
+    match caller {
+        None => answer,
+        Some(Caller::Classic) => {
+            answer = with_header(answer, "x-oauth-scopes", &hub.scopes.join(", "));
+            with_header(answer, "x-accepted-oauth-scopes", scope)
+        }
+        Some(_) if permission.is_empty() => answer,
+        Some(_) => with_header(answer, "x-accepted-github-permissions", permission),
     }
 }
 
 /// Runs an endpoint if the token may use it; the endpoint's wish is shown in the answer's headers either way.
 fn guarded(
-    service: &GitHub,
+    caller: Caller,
     hub: &mut Hub,
     wants: Wants,
     act: impl FnOnce(&mut Hub) -> Outcome,
 ) -> (Wants, Outcome) {
     let Wants(scope, permission) = wants;
     let denied = permission.split("; ").all(|one| hub.denied.contains(one));
-    let outcome = if !service.token.starts_with("ghp_") {
+    let outcome = if caller == Caller::Installation {
+        if hub.app.may(permission, &hub.denied) {
+            act(hub)
+        } else {
+            Err(Failure::new(403, "Resource not accessible by integration"))
+        }
+    } else if caller == Caller::FineGrained {
         if denied {
             Err(Failure::new(403, "Resource not accessible by personal access token"))
         } else {
@@ -300,19 +338,14 @@ fn guarded(
     (wants, outcome)
 }
 
-fn dispatch(service: &GitHub, hub: &mut Hub, call: &Call) -> (Wants, Outcome) {
-    let segments = call.segments();
-    let (enterprise, path) = match segments.as_slice() {
-        ["api", "v3", rest @ ..] => (true, rest),
-        rest => (false, rest),
-    };
-    let base = if enterprise { format!("{}/api/v3", service.base) } else { service.base.clone() };
-    let mut run = |wants: Wants, act: &mut dyn FnMut(&mut Hub) -> Outcome| guarded(service, hub, wants, act);
+fn dispatch(base: &str, hub: &mut Hub, call: &Call, caller: Caller, path: &[&str]) -> (Wants, Outcome) {
+    let enterprise = base.ends_with("/api/v3");
+    let mut run = |wants: Wants, act: &mut dyn FnMut(&mut Hub) -> Outcome| guarded(caller, hub, wants, act);
     let read = call.method.as_str() == "GET";
     match (call.method.as_str(), path) {
-        ("GET", [] | [""]) => (ANY, Ok(reply(200, root(&base)))),
+        ("GET", [] | [""]) => (ANY, Ok(reply(200, root(base)))),
         ("GET", ["meta"]) if enterprise => (ANY, Ok(reply(200, json!({"installed_version": "3.19.0"})))),
-        ("GET", ["user"]) => (ANY, Ok(reply(200, user(&base)))),
+        ("GET", ["user"]) => (ANY, Ok(reply(200, user(base)))),
         ("GET", ["rate_limit"]) => (ANY, Ok(reply(200, rate_limit(hub)))),
         ("POST", ["graphql"] | ["api", "graphql"]) => (ANY, graphql(call)),
         (_, ["repos", owner, name, rest @ ..]) => {
@@ -320,9 +353,9 @@ fn dispatch(service: &GitHub, hub: &mut Hub, call: &Call) -> (Wants, Outcome) {
                 return (METADATA, Err(Failure::not_found()));
             };
             match rest {
-                [] if read => {
-                    run(METADATA, &mut |hub| Ok(reply(200, repository_resource(&base, hub, &repository, id))))
-                }
+                [] if read => run(METADATA, &mut |hub| {
+                    Ok(reply(200, repository_resource(base, hub, caller, &repository, id)))
+                }),
                 ["actions", "runs"] if read => run(ACTIONS_READ, &mut |hub| Ok(issues::runs(hub, call))),
                 ["actions", "organization-secrets"] if read => {
                     run(SECRETS_READ, &mut |hub| secrets::inherited(hub, call))
@@ -330,22 +363,22 @@ fn dispatch(service: &GitHub, hub: &mut Hub, call: &Call) -> (Wants, Outcome) {
                 ["actions", "secrets", rest @ ..] => {
                     let wants = if read { SECRETS_READ } else { SECRETS_WRITE };
                     let scope = Scope::Repository(repository);
-                    run(wants, &mut |hub| secrets::serve(hub, call, &scope, rest, &base))
+                    run(wants, &mut |hub| secrets::serve(hub, call, &scope, rest, base))
                 }
                 ["environments"] if read => {
-                    run(ACTIONS_READ, &mut |hub| Ok(secrets::environments(hub, call, &repository, &base)))
+                    run(ACTIONS_READ, &mut |hub| Ok(secrets::environments(hub, call, &repository, base)))
                 }
                 ["environments", name] if read => {
-                    run(ACTIONS_READ, &mut |hub| secrets::environment(hub, &repository, name, &base))
+                    run(ACTIONS_READ, &mut |hub| secrets::environment(hub, &repository, name, base))
                 }
                 ["environments", name, "secrets", rest @ ..] => {
                     let wants = if read { ENVIRONMENT_READ } else { ENVIRONMENT_WRITE };
                     let scope = Scope::Environment(repository, (*name).to_owned());
-                    run(wants, &mut |hub| secrets::serve(hub, call, &scope, rest, &base))
+                    run(wants, &mut |hub| secrets::serve(hub, call, &scope, rest, base))
                 }
                 ["issues", number, rest @ ..] => {
                     let wants = if read { ISSUES_READ } else { ISSUES_WRITE };
-                    run(wants, &mut |hub| issues::serve(hub, call, &base, &repository, number, rest))
+                    run(wants, &mut |hub| issues::serve(hub, call, base, &repository, number, rest))
                 }
                 _ => (METADATA, Err(Failure::not_found())),
             }
@@ -353,7 +386,7 @@ fn dispatch(service: &GitHub, hub: &mut Hub, call: &Call) -> (Wants, Outcome) {
         (_, ["orgs", owner, "actions", "secrets", rest @ ..]) if owner.eq_ignore_ascii_case(OWNER) => {
             let wants = if read { ORGANIZATION_READ } else { ORGANIZATION_WRITE };
             let scope = Scope::Organization(OWNER.to_owned());
-            run(wants, &mut |hub| secrets::serve(hub, call, &scope, rest, &base))
+            run(wants, &mut |hub| secrets::serve(hub, call, &scope, rest, base))
         }
         _ => (ANY, Err(Failure::not_found())),
     }
@@ -410,9 +443,11 @@ fn user(base: &str) -> Value {
     user
 }
 
-fn repository_resource(base: &str, hub: &Hub, full_name: &str, id: u64) -> Value {
+fn repository_resource(base: &str, hub: &Hub, caller: Caller, full_name: &str, id: u64) -> Value {
     let (owner, name) = full_name.split_once('/').unwrap_or((OWNER, full_name));
-    let (site, writes) = (site(base), !hub.denied.contains("secrets=write"));
+    // An App has permissions and no role.
+    let person = caller != Caller::Installation;
+    let (site, writes) = (site(base), person && !hub.denied.contains("secrets=write"));
     json!({
         "id": id,
         "node_id": "R_kgDOKlJtAQ",
@@ -429,7 +464,7 @@ fn repository_resource(base: &str, hub: &Hub, full_name: &str, id: u64) -> Value
         "has_issues": !hub.issues_disabled,
         "default_branch": "main",
         "updated_at": now_text(),
-        "permissions": {"admin": writes, "maintain": writes, "push": writes, "triage": true, "pull": true},
+        "permissions": {"admin": writes, "maintain": writes, "push": writes, "triage": person, "pull": person},
     })
 }
 

@@ -10,6 +10,8 @@
 //! | resource manager | [`ResourceManager::router`], App Service's resources included | any |
 //! | key vault | [`KeyVault::router`] | `{vault}.` before the host of [`Endpoints::key_vault`] |
 //! | App Service's SCM site | [`AppService::router`] | `{app}.` before the host of [`Endpoints::scm`] |
+//! | managed identity, plain HTTP | [`ManagedIdentity::router`] | any |
+//! | id tokens of GitHub's jobs, on GitHub's listener | [`Federation::router`] | any |
 //! | GitHub, 1Password Connect, webhooks, Jira | `router` of each | any |
 
 mod app_service;
@@ -18,9 +20,11 @@ mod azure_arm;
 mod azure_sign_in;
 mod call;
 mod control;
+mod federation;
 mod github;
 mod jira;
 mod key_vault;
+mod managed_identity;
 mod onepassword;
 mod resource_manager;
 mod webhook;
@@ -31,9 +35,11 @@ mod testing;
 pub(crate) use app_service::AppService;
 pub(crate) use azure_sign_in::AzureSignIn;
 pub(crate) use control::apply;
-pub(crate) use github::GitHub;
+pub(crate) use federation::Federation;
+pub(crate) use github::{APP_ID, GitHub};
 pub(crate) use jira::Jira;
 pub(crate) use key_vault::KeyVault;
+pub(crate) use managed_identity::ManagedIdentity;
 pub(crate) use onepassword::OnePassword;
 pub(crate) use resource_manager::ResourceManager;
 pub(crate) use webhook::Webhook;
@@ -123,8 +129,14 @@ pub(crate) struct Credentials {
     pub(crate) client_id: String,
     /// The service principal's secret.
     pub(crate) client_secret: String,
+    /// What an App Service's processes prove themselves with towards its identity.
+    pub(crate) identity_header: String,
+    /// What a GitHub job proves itself with to get an id token.
+    pub(crate) job_token: String,
     /// GitHub's token: `ghp_…` is a classic one with scopes, anything else a fine-grained one.
     pub(crate) github_token: String,
+    /// The public key of the GitHub App, in PKCS#1's form.
+    pub(crate) github_app_key: Vec<u8>,
     /// 1Password Connect's token.
     pub(crate) connect_token: String,
     /// The path of the on-call webhook in Slack's form, `/services/T…/B…/…`.
@@ -206,6 +218,10 @@ pub(crate) struct World {
 pub(crate) struct Vendors {
     /// Azure's sign-in service.
     pub(crate) sign_in: Arc<AzureSignIn>,
+    /// Those whose tokens the sign-in service trusts.
+    pub(crate) federation: Arc<Federation>,
+    /// The identity of the machine.
+    pub(crate) managed_identity: Arc<ManagedIdentity>,
     /// Azure Resource Manager.
     pub(crate) resource_manager: Arc<ResourceManager>,
     /// Key Vault's data plane.
@@ -238,7 +254,10 @@ impl Vendors {
     /// Makes all stand-ins, seeded with the environments. Nothing runs yet: [`AppService::start_all`] starts the
     /// applications.
     pub(crate) fn new(world: &World) -> Self {
-        let sign_in = Arc::new(AzureSignIn::new(world));
+        let federation = Arc::new(Federation::new(&world.credentials.job_token));
+        let sign_in = Arc::new(AzureSignIn::new(world, federation.clone()));
+        let managed_identity =
+            Arc::new(ManagedIdentity::new(sign_in.clone(), &world.credentials.identity_header));
         let access = Arc::new(AzureAccess::default());
         let key_vault = Arc::new(KeyVault::new(world, sign_in.clone(), access.clone()));
         let app_service =
@@ -252,6 +271,8 @@ impl Vendors {
         ));
         Self {
             sign_in,
+            federation,
+            managed_identity,
             resource_manager,
             key_vault,
             app_service,

@@ -193,7 +193,11 @@ fn credentials(github_token: &str) -> Credentials {
         tenant: "00000000-0000-0000-0000-0000000000aa".into(),
         client_id: "client".into(),
         client_secret: "client-secret".into(),
+        identity_header: "identity-header".into(),
+        job_token: "job-token".into(),
         github_token: github_token.into(),
+        // Making one takes longer than most tests: those of the App have one of their own.
+        github_app_key: Vec::new(),
         connect_token: "connect-token".into(),
         slack_path: "/services/T0/B0/key".into(),
         teams_signature: "signature".into(),

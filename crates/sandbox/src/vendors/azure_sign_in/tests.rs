@@ -87,16 +87,26 @@ async fn unknown_tenants_clients_and_grants_are_told_apart() {
 }
 
 #[tokio::test]
-async fn an_assertion_has_to_speak_for_the_client() {
+async fn an_assertion_has_to_be_one_that_the_application_trusts() {
     let sandbox = Sandbox::new();
-    let assertion = |subject: &str| {
-        let claims = URL_SAFE_NO_PAD.encode(format!("{{\"sub\":\"{subject}\"}}"));
-        format!("e30.{claims}.c2ln")
-    };
     let scope = ("scope", "https://vault.azure.net/.default");
-    token(&sandbox, &[("client_assertion", &assertion("client")), scope]).await.expect(200);
-    let other = token(&sandbox, &[("client_assertion", &assertion("other")), scope]).await.expect(401);
-    assert_eq!(other.body["error"], "invalid_client");
+    let trusted = sandbox.vendors.federation.service_account_token();
+    token(&sandbox, &[("client_assertion", &trusted), scope]).await.expect(200);
+    let made_up = token(&sandbox, &[("client_assertion", "e30.e30.c2ln"), scope]).await.expect(401);
+    assert_eq!(made_up.body["error_codes"][0], 700_211);
+    sandbox.set("sign_in", "assertions_expired", serde_json::json!(true));
+    let late = token(&sandbox, &[("client_assertion", &trusted), scope]).await.expect(401);
+    assert_eq!(late.body["error_codes"][0], 700_024);
+}
+
+#[tokio::test]
+async fn a_secrets_time_can_be_over() {
+    let sandbox = Sandbox::new();
+    let fields = [("client_secret", "client-secret"), ("scope", "https://vault.azure.net/.default")];
+    sandbox.set("sign_in", "secret_expired", serde_json::json!(true));
+    assert_eq!(token(&sandbox, &fields).await.expect(401).body["error_codes"][0], 7_000_222);
+    sandbox.set("sign_in", "secret_expired", serde_json::json!(false));
+    token(&sandbox, &fields).await.expect(200);
 }
 
 #[tokio::test]
