@@ -7,5 +7,6 @@
 mod lab;
 
 mod bad_input;
+mod contract;
 mod crash;
 mod rotation;
