@@ -147,16 +147,18 @@ impl Service {
         }
     }
 
-    /// What an answer has against the operation. moto, which plays AWS, is judged by what AWS's clients read: it
-    /// sends `null` where AWS sends nothing, and members of its own.
+    /// What an answer has against the operation.
     pub(crate) fn judge_answer(&self, operation: &str, answer: &Answer) -> Vec<String> {
         let node = &self.root["operations"][operation];
-        let Ok(mut body) = answer.message.json() else { return vec!["the answer is no JSON".to_owned()] };
+        let Some(version) = self.root["metadata"]["jsonVersion"].as_str() else {
+            return vec!["answers of the query protocol are not read here".to_owned()];
+        };
+        if answer.message.media_type() != format!("application/x-amz-json-{version}") {
+            return vec!["the media type is not the service's".to_owned()];
+        }
+        let Ok(body) = answer.message.json() else { return vec!["the answer is no JSON".to_owned()] };
         if answer.status == 200 {
             let Some(shape) = node["output"]["shape"].as_str() else { return Vec::new() };
-            let members = self.root["shapes"][shape]["members"].as_object().unwrap();
-            let known = |name: &String, value: &mut Value| !value.is_null() && members.contains_key(name);
-            body.as_object_mut().unwrap().retain(known);
             return self.against(shape, &body);
         }
         let kind = body["__type"].as_str().unwrap_or_default();

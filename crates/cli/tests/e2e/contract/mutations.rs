@@ -275,6 +275,8 @@ fn each_mistake_is_refused_for_what_it_is() {
     }
 }
 
+const AWS: (&str, &str) = ("content-type", "application/x-amz-json-1.1");
+
 /// The request answered so.
 fn answered(mut exchange: Exchange, status: u16, headers: &[(&str, &str)], body: &str) -> Exchange {
     let mut message = Message::default();
@@ -303,8 +305,8 @@ fn answers_are_judged_as_strictly() {
         answered(key(), 404, &[], error),
         answered(sealed(""), 204, &[], ""),
         answered(bare(), 401, &[challenge], r#"{"error": {"code": "Unauthorized", "message": "x"}}"#),
-        answered(put_secret(""), 400, &[], r#"{"__type": "ResourceNotFoundException", "message": "x"}"#),
-        answered(put_secret(""), 400, &[], r#"{"__type": "com.amazonaws#ThrottlingException:http://x/"}"#),
+        answered(put_secret(""), 400, &[AWS], r#"{"__type": "ResourceNotFoundException", "message": "x"}"#),
+        answered(put_secret(""), 400, &[AWS], r#"{"__type": "com.amazonaws#ThrottlingException:http://x/"}"#),
     ];
     for exchange in good {
         let verdict = specifications.judge_answer(&exchange);
@@ -326,8 +328,14 @@ fn answers_are_judged_as_strictly() {
         (answered(sealed(""), 204, &[], "{}"), "a body where none"),
         (answered(sealed(""), 201, &[], r#"{"name": "NAME"}"#), "name"),
         (answered(bare(), 401, &[], r#"{"error": {"code": "Unauthorized"}}"#), "challenge"),
-        (answered(put_secret(""), 400, &[], r#"{"__type": "NoSuchThing"}"#), "__type"),
-        (answered(put_secret(""), 200, &[], r#"{"VersionStages": "x"}"#), "/VersionStages"),
+        (answered(put_secret(""), 400, &[AWS], r#"{"__type": "NoSuchThing"}"#), "__type"),
+        (answered(put_secret(""), 200, &[AWS], r#"{"VersionStages": "x"}"#), "/VersionStages"),
+        (answered(put_secret(""), 200, &[AWS], r#"{"Name": null}"#), "/Name"),
+        (
+            answered(put_secret(""), 200, &[AWS], r#"{"SecretVersionsToStages": {}}"#),
+            "SecretVersionsToStages",
+        ),
+        (answered(put_secret(""), 200, &[], "{}"), "media type"),
     ];
     for (exchange, said) in bad {
         let complaints = specifications.judge_answer(&exchange).err().unwrap_or_default().join("; ");
