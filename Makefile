@@ -16,6 +16,9 @@ cargo-install = { echo "building $(1) $(2), once; this takes some minutes"; carg
 run-tests = if cargo nextest --version >/dev/null 2>&1; then cargo nextest run --workspace --locked; \
 	else cargo test --workspace --locked --bins --lib --tests; fi
 
+# Where the vendors' specifications lie, against which the contract tests hold every request.
+SPECS := $(or $(PGROTATE_SPECS),../shared/specs)
+
 BACKEND := examples/mindwell/services/backend
 SHELL_SCRIPTS := .ci/run $(wildcard scripts/*.sh) $(BACKEND)/startup.sh
 
@@ -74,6 +77,7 @@ test: setup ## every test: Rust, documentation examples, the example's Python
 	$(run-tests)
 	cargo test --doc --workspace --locked
 	cd $(BACKEND) && .venv/bin/python -m unittest discover -s tests -t .
+	@test -d "$(SPECS)" || echo "skipped: the contract tests, because there are no specifications in $(SPECS) (PGROTATE_SPECS)"
 
 .PHONY: lint
 lint: components shellcheck cargo-deny ## formatting, clippy, scripts, the example's Python, licences and banned crates

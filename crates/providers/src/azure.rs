@@ -60,6 +60,9 @@ pub(crate) use self::rights::missing_rights;
 use crate::http::{self, Effect};
 use crate::shared::Shared;
 
+/// The newest stable interface of Key Vault, which Microsoft's other SDKs speak by now; the crate alone would speak
+/// the one before.
+const KEY_VAULT_API_VERSION: &str = "2026-04-01";
 /// Time for an ordinary request.
 const TIMEOUT: Duration = Duration::from_secs(60);
 /// Time for a request that waits for an application to start. The resource manager itself gives
@@ -240,11 +243,11 @@ impl Account {
         }
         let url = tls_endpoint(vault_url)?;
         let options = SecretClientOptions {
+            api_version: KEY_VAULT_API_VERSION.to_owned(),
             client_options: client_options(&self.http, TIMEOUT),
             // A vault on this machine names Azure's own audience. Everywhere else the vault must
             // belong to the domain for which it wants a token.
             verify_challenge_resource: Some(!is_loopback(&url)),
-            ..Default::default()
         };
         let client = SecretClient::new(url.as_str(), self.credential.clone(), Some(options))
             .map_err(|_| Error::internal("the Key Vault client could not be built"))?;

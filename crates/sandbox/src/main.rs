@@ -69,7 +69,7 @@ struct Up {
     /// The example's folder, examples/mindwell
     #[arg(long, env = "PGROTATE_EXAMPLE")]
     example: Option<PathBuf>,
-    /// Keep whole requests in memory for GET /_sandbox/recording; they hold passwords
+    /// Keep whole requests and answers in memory for GET /_sandbox/recording; they hold passwords
     #[arg(long)]
     record_bodies: bool,
 }

@@ -1,7 +1,8 @@
 //! AWS Secrets Manager by moto, the Python library that AWS users test against, run as a server.
 //!
 //! moto speaks the real protocol and keeps the real versions and stages. Callers reach it through a proxy of ours, so
-//! that their requests are recorded and faults can hit them like everybody else's.
+//! that their requests are recorded and faults can hit them like everybody else's. The proxy also brings answers into
+//! AWS's own form where moto's differ: 400 for each of the caller's mistakes, no `null`, the right media type.
 
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
@@ -10,10 +11,10 @@ use std::time::Duration;
 use axum::Router;
 use axum::body::{Body, Bytes};
 use axum::extract::{Request, State};
-use axum::http::{Response, StatusCode, header};
+use axum::http::{HeaderValue, Response, StatusCode, header};
 use reqwest::Client;
 use rustix::process::Signal;
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 use crate::error::{Context, Error, Result};
 use crate::process::{Launcher, Port, Process, direct_client, is_executable, wait_for_port};
@@ -139,6 +140,7 @@ async fn forwarded(upstream: &Upstream, request: Request) -> Result<Response<Bod
     let path = parts.uri.path_and_query().map_or("/", |path| path.as_str());
     parts.headers.remove(header::CONTENT_LENGTH);
     parts.headers.remove(header::TRANSFER_ENCODING);
+    let by_target = parts.headers.contains_key("x-amz-target");
     let answer = upstream
         .client
         .request(parts.method, format!("{}{path}", upstream.base))
@@ -148,13 +150,45 @@ async fn forwarded(upstream: &Upstream, request: Request) -> Result<Response<Bod
         .send()
         .await
         .context(|| "moto does not answer".into())?;
-    let (status, mut headers) = (answer.status(), answer.headers().clone());
+    let (mut status, mut headers) = (answer.status(), answer.headers().clone());
     // The answer is passed on whole, so its framing is ours.
     headers.remove(header::TRANSFER_ENCODING);
     headers.remove(header::CONNECTION);
-    let body = answer.bytes().await.context(|| "moto's answer broke off".into())?;
+    let mut body = answer.bytes().await.context(|| "moto's answer broke off".into())?;
+    if by_target && let Some(like_aws) = as_aws_answers(&body) {
+        body = like_aws;
+        headers.remove(header::CONTENT_LENGTH);
+        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/x-amz-json-1.1"));
+        // `__type` says what is wrong; the status is 400 for all that the caller did.
+        if status.is_client_error() {
+            status = StatusCode::BAD_REQUEST;
+        }
+    }
     let mut response = Response::new(Body::from(body));
     *response.status_mut() = status;
     *response.headers_mut() = headers;
     Ok(response)
+}
+
+/// A body as AWS itself has it: what has no value is left out, where moto writes `null`, and there are no members that
+/// the service's description does not know.
+fn as_aws_answers(body: &[u8]) -> Option<Bytes> {
+    let mut members: Map<String, Value> = serde_json::from_slice(body).ok()?;
+    members.retain(|name, value| !value.is_null() && name != "SecretVersionsToStages");
+    serde_json::to_vec(&members).ok().map(Bytes::from)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn answers_have_the_form_of_aws() {
+        let of = |body: &str| {
+            as_aws_answers(body.as_bytes()).map(|body| String::from_utf8_lossy(&body).into_owned())
+        };
+        let moto = r#"{"Name": "n", "KmsKeyId": null, "SecretVersionsToStages": {"v": []}}"#;
+        assert_eq!(of(moto).unwrap(), r#"{"Name":"n"}"#);
+        assert_eq!(of("<html>"), None);
+    }
 }

@@ -1,7 +1,8 @@
 //! What stands before every vendor: latency, a record of each request, and the faults that a test has set.
 //!
 //! The public record holds no secret: neither headers nor bodies, and no value of a query parameter that signs or
-//! authorizes. Whole requests are kept only where the sandbox was started with `--record-bodies`.
+//! authorizes. Whole requests, each with its answer, are kept only where the sandbox was started with
+//! `--record-bodies`.
 
 use std::collections::VecDeque;
 use std::convert::Infallible;
@@ -9,7 +10,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use axum::Router;
-use axum::body::{Body, Bytes};
+use axum::body::{Body, Bytes, HttpBody};
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderValue, Request, Response, StatusCode, header};
 use hyper::service::Service;
@@ -27,8 +28,8 @@ const ENTRIES: usize = 100_000;
 /// Query parameters whose value signs or authorizes.
 const SECRET_PARAMETERS: [&str; 7] =
     ["sig", "signature", "code", "token", "access_token", "client_secret", "s"];
-/// Headers that authorize; not even `--record-bodies` keeps them.
-const SECRET_HEADERS: [&str; 3] = ["authorization", "x-amz-security-token", "cookie"];
+/// Headers that authorize; not even `--record-bodies` keeps them, but for the scheme of the first.
+const SECRET_HEADERS: [&str; 4] = ["authorization", "x-amz-security-token", "cookie", "set-cookie"];
 
 /// Records requests, and spoils those that a fault hits.
 pub(crate) struct Recorder {
@@ -107,7 +108,7 @@ impl Recorder {
         self.entries().kept.iter().cloned().collect()
     }
 
-    /// Whole requests, if they are kept.
+    /// Whole requests with their answers, if they are kept.
     pub(crate) fn recording(&self) -> Option<Vec<Value>> {
         let recording = self.recording.as_ref()?;
         Some(recording.lock().unwrap_or_else(PoisonError::into_inner).clone())
@@ -136,12 +137,41 @@ impl Recorder {
         }
         tokio::time::sleep(self.latency).await;
         let answer = spoilt(&mut hits, router, Request::from_parts(parts, Body::from(body))).await;
+        let answer = match answer {
+            Ok(answer) => self.keep(flight.seq, answer).await,
+            dropped => dropped,
+        };
         flight.landed = true;
         flight.change(|entry| {
             entry.status = answer.as_ref().ok().map(|response| response.status().as_u16());
             entry.latency_ms = u64::try_from(arrived.elapsed().as_millis()).ok();
         });
         answer
+    }
+
+    /// Puts an answer beside its request, where requests are kept. A stream has no end to wait for, so its body is
+    /// passed on unseen.
+    async fn keep(&self, seq: u64, answer: Response<Body>) -> Result<Response<Body>, Dropped> {
+        let Some(recording) = &self.recording else { return Ok(answer) };
+        let (parts, body) = answer.into_parts();
+        let (body, seen) = match body.size_hint().exact() {
+            Some(_) => {
+                let bytes = axum::body::to_bytes(body, usize::MAX).await.map_err(|_| Dropped)?;
+                (Body::from(bytes.clone()), Some(bytes))
+            }
+            None => (body, None),
+        };
+        let kept = json!({
+            "status": parts.status.as_u16(),
+            "headers": shown(&parts.headers),
+            "body": seen.as_deref().map(|bytes| String::from_utf8_lossy(bytes).into_owned()),
+        });
+        let mut recording = recording.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(request) = recording.iter_mut().rev().find(|request| request["seq"] == seq) {
+            request["answer"] = kept;
+        }
+        drop(recording);
+        Ok(Response::from_parts(parts, body))
     }
 
     fn hits(&self, system: &str, parts: &Parts) -> Vec<Hit> {
@@ -307,14 +337,22 @@ fn public_path(system: &str, parts: &Parts) -> String {
     format!("{path}?{}", parameters.collect::<Vec<_>>().join("&"))
 }
 
-/// A whole request, for contract tests.
+/// Headers without what authorizes. That there was an authorization, and of which scheme, stays.
+fn shown(headers: &HeaderMap) -> Vec<(&str, String)> {
+    let text = |value: &HeaderValue| String::from_utf8_lossy(value.as_bytes()).into_owned();
+    let shown = |(name, value)| match name {
+        &header::AUTHORIZATION => {
+            let scheme = text(value).split(' ').next().unwrap_or_default().to_owned();
+            Some((name.as_str(), format!("{scheme} ***")))
+        }
+        name if SECRET_HEADERS.contains(&name.as_str()) => None,
+        name => Some((name.as_str(), text(value))),
+    };
+    headers.iter().filter_map(shown).collect()
+}
+
+/// A whole request, for contract tests. Its answer follows when there is one.
 fn whole(seq: u64, time: Timestamp, system: &str, parts: &Parts, body: &Bytes) -> Value {
-    let headers: Vec<(&str, String)> = parts
-        .headers
-        .iter()
-        .filter(|(name, _)| !SECRET_HEADERS.contains(&name.as_str()))
-        .map(|(name, value)| (name.as_str(), String::from_utf8_lossy(value.as_bytes()).into_owned()))
-        .collect();
     json!({
         "seq": seq,
         "time": time,
@@ -322,8 +360,9 @@ fn whole(seq: u64, time: Timestamp, system: &str, parts: &Parts, body: &Bytes) -
         "method": parts.method.as_str(),
         "host": host(parts),
         "path": parts.uri.path_and_query().map_or("/", |path| path.as_str()),
-        "headers": headers,
+        "headers": shown(&parts.headers),
         "body": String::from_utf8_lossy(body),
+        "answer": null,
     })
 }
 
@@ -370,6 +409,34 @@ mod tests {
         let text = serde_json::to_string(&recorder.recording().unwrap()).unwrap();
         assert!(text.contains("canary-body") && text.contains("sig=1"), "{text}");
         assert!(!text.contains("canary-token"), "{text}");
+        let request = &recorder.recording().unwrap()[0];
+        assert!(request["headers"].to_string().contains(r#"["authorization","Bearer ***"]"#), "{request}");
+        assert_eq!(request["answer"]["status"], 200);
+        assert_eq!(request["answer"]["body"], "took 11");
+    }
+
+    #[tokio::test]
+    async fn a_stream_is_passed_on_while_it_is_recorded() {
+        let recorder = Arc::new(Recorder::new(Duration::ZERO, true));
+        let endless = || async {
+            let line = Ok::<_, std::io::Error>(Bytes::from_static(b"line"));
+            let lines = futures::stream::once(async { line });
+            Body::from_stream(futures::StreamExt::chain(lines, futures::stream::pending()))
+        };
+        let router = Router::new().fallback(endless);
+        let request = Request::get("/logstream").body(Body::empty()).unwrap();
+        let answered = Arc::clone(&recorder).answer("app_service", router, request);
+        let answer = tokio::time::timeout(Duration::from_secs(5), answered).await.unwrap().unwrap();
+        assert_eq!(answer.status(), 200);
+        assert_eq!(recorder.recording().unwrap()[0]["answer"]["body"], Value::Null);
+    }
+
+    #[tokio::test]
+    async fn a_request_that_was_not_answered_is_recorded_as_such() {
+        let recorder = Arc::new(Recorder::new(Duration::ZERO, true));
+        recorder.faults().set(fault(json!({"when": "before", "kind": "drop"}))).unwrap();
+        assert!(send(&recorder, "/").await.is_err());
+        assert_eq!(recorder.recording().unwrap()[0]["answer"], Value::Null);
     }
 
     #[tokio::test]

@@ -21,12 +21,22 @@ pub(crate) struct Lab {
 impl Lab {
     /// Starts a sandbox of these environments and waits until it is ready.
     pub(crate) fn new(environments: &str) -> Self {
+        Self::with(environments, &[])
+    }
+
+    /// The same, and it keeps whole requests and answers.
+    pub(crate) fn recording(environments: &str) -> Self {
+        Self::with(environments, &["--record-bodies"])
+    }
+
+    fn with(environments: &str, flags: &[&str]) -> Self {
         let program = assert_cmd::cargo::cargo_bin!("pgrotate").with_file_name("pgrotate-sandbox");
         assert!(program.exists(), "build the whole workspace first: cargo build --workspace");
         let folder = tempfile::tempdir().unwrap();
         let mut sandbox = Command::new(program)
             .args(["up", "--env", environments, "--dir"])
             .arg(folder.path().join("world"))
+            .args(flags)
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .spawn()

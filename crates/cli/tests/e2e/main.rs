@@ -7,6 +7,7 @@
 mod lab;
 
 mod bad_input;
+mod contract;
 mod crash;
 mod promotion;
 mod rotation;

@@ -206,7 +206,6 @@ impl Site {
                 "serverFarmId": plan,
                 "reserved": true,
                 "lastModifiedTimeUtc": self.modified,
-                "siteConfig": {"numberOfWorkers": 1, "linuxFxVersion": "PYTHON|3.11", "alwaysOn": true},
                 "clientAffinityEnabled": false,
                 "httpsOnly": false,
                 "defaultHostName": host,

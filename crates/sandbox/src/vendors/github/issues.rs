@@ -108,6 +108,7 @@ fn issue(base: &str, repository: &str, number: u64, comments: usize) -> Value {
         "html_url": format!("{site}/{repository}/issues/{number}"),
         "title": "Rotate the PostgreSQL admin password",
         "state": "open",
+        "locked": false,
         "comments": comments,
         "user": user(base),
     })
