@@ -29,11 +29,10 @@ async fn serve(State(service): State<Arc<AppService>>, request: Request) -> Resp
         Ok(call) => call,
         Err(response) => return response,
     };
-    // The SCM site takes tokens for App Service and for the resource manager; passwords are switched off.
-    if service.sign_in.check(&call, &[Audience::AppService, Audience::ResourceManager]).is_err() {
+    let label = call.host_label();
+    if !admits(&service, &call, label) {
         return with_header(empty(401), "www-authenticate", "Basic realm=\"site\"");
     }
-    let label = call.host_label();
     let Some((app, slot)) = site(&service, label) else { return empty(404) };
     match (call.method.as_str(), call.segments().as_slice()) {
         ("GET", ["logstream", ..] | ["api", "logstream", ..]) if slot => log_stream(Vec::new(), None),
@@ -58,6 +57,18 @@ async fn serve(State(service): State<Arc<AppService>>, request: Request) -> Resp
         }
         _ => empty(404),
     }
+}
+
+/// The SCM site takes tokens for App Service and for the resource manager, and the publishing credentials of the site
+/// where its policy allows Basic authentication.
+fn admits(service: &AppService, call: &Call, label: &str) -> bool {
+    if service.sign_in.check(call, &[Audience::AppService, Audience::ResourceManager]).is_ok() {
+        return true;
+    }
+    let Some((user, password)) = call.basic() else { return false };
+    let sites = lock(&service.sites);
+    let site = sites.iter().find(|site| site.label().eq_ignore_ascii_case(label));
+    site.is_some_and(|site| site.accepts_basic(&user, &password))
 }
 
 /// The application of a host name's first label, and whether it is a slot's.
