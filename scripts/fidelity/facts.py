@@ -1,5 +1,6 @@
 """What is judged, fact by fact, and how a fact is shown."""
 
+import json
 import threading
 
 from reading import differences
@@ -98,7 +99,6 @@ def judge_log(report, bench, who, lines):
 
 def judge_status(report, bench, text, stale=()):
     """pgrotate's own judgement: everything current, but what it can't see and what is meant to be stale."""
-    import json
     finished = bench.pgrotate("--json", "status", bench.name)
     report.fact(bench.name, f"pgrotate status {text}: exit status", difference_of(4 if stale else 0, finished.code))
     try:

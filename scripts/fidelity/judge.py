@@ -24,7 +24,7 @@ import tools
 from facts import (KNOWN, Report, database_url, difference_of, judge_copy, judge_log, judge_requests, judge_status,
                    judge_versions)
 from sandbox import Sandbox
-from tools import Bench, Failed, keep_secret, masked
+from tools import Bench, Failed, keep_secret
 
 ENVIRONMENTS = ["dev", "staging"]
 TICKET = "mindwell/ops#12"
@@ -45,10 +45,10 @@ class Course:
     def fact(self, text, problem=None):
         self.report.fact(self.name, text, problem)
 
-    def step(self, step):
+    def step(self, step, text=None):
         """A step of the runbook, which is a fact of its own; what follows makes no sense without it."""
         self.bench.step(step, self.password).checked()
-        self.fact(f"the runbook's {step.replace('_', ' ', 1)} works as it is written")
+        self.fact(text or f"the runbook's {step.replace('_', ' ')} works as it is written")
 
     def tools_round(self):
         """The runbook by the tools."""
@@ -98,8 +98,8 @@ class Course:
         self.password = item.value or ""
         keep_secret(self.password)
         self.fact("1Password: holds a new password", "it is the old one" if self.password == self.previous else None)
-        self.step("alembic_current")
-        self.step("step_6_healthz")
+        self.step("alembic_current", "Alembic logs in with pgrotate's password")
+        self.step("step_6_healthz", "curl finds the application healthy after pgrotate")
         self.judge("pgrotate")
         judge_status(self.report, self.bench, "after pgrotate's own run")
         comments = " ".join(comment["body"] for comment in self.state["comments"])
@@ -176,16 +176,18 @@ def now():
     return datetime.datetime.now(datetime.timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
-def guarded(report, course, act):
-    """One environment's part; what breaks off there is a fact, and the others go on."""
-    try:
-        act(course)
-        return True
-    except Failed as failure:
-        report.fact(course.name, f"{act.__name__.replace('_', ' ')} reaches its end", failure)
-    except Exception:  # a mistake of the judge itself
-        report.fact(course.name, f"{act.__name__.replace('_', ' ')} reaches its end", traceback.format_exc())
-    return False
+def on_all(report, pool, courses, name, act):
+    """One part for each environment, side by side. What breaks off is a fact, and the others go on; true if none did."""
+    def guarded(course):
+        try:
+            act(course)
+            return True
+        except Failed as failure:
+            report.fact(course.name, f"{name} reaches its end", failure)
+        except Exception:  # a mistake of the judge itself
+            report.fact(course.name, f"{name} reaches its end", traceback.format_exc())
+        return False
+    return all(list(pool.map(guarded, courses)))
 
 
 def sign_in(report, benches, sandbox):
@@ -199,7 +201,7 @@ def sign_in(report, benches, sandbox):
         bench.take_over_sign_in(benches[0])
 
 
-def judge_ways_to_the_log(report, sandbox, requests):
+def judge_ways_to_the_log(report, requests):
     """az reads the policy and goes its two ways: with its token, or with the publishing credentials."""
     for environment in ENVIRONMENTS:
         asked = any("publishingcredentials" in request["path"] and f"mindwell-{environment}-api" in request["path"]
@@ -220,26 +222,19 @@ def judge_everything(report, folder):
         sandbox.set("app_service", ENVIRONMENTS[-1], "basic_auth", True)
         courses = [Course(report, bench) for bench in benches]
 
-        went = list(pool.map(lambda course: guarded(report, course, Course.tools_round), courses))
-        of_tools = [request for request in sandbox.requests()]
+        went = on_all(report, pool, courses, "the tools' round", Course.tools_round)
+        of_tools = sandbox.requests()
         judge_requests(report, "the tools and of pgrotate's looks", of_tools)
-        judge_ways_to_the_log(report, sandbox, of_tools)
-        if not all(went):
+        judge_ways_to_the_log(report, of_tools)
+        if not went:
             return
 
         began = now()
         rotated = benches[0].pgrotate("rotate", *ENVIRONMENTS, "--ticket", TICKET, "--yes")
         report.fact("all", f"pgrotate rotate {' '.join(ENVIRONMENTS)} --ticket {TICKET}",
                     None if rotated.code == 0 else f"ended with {rotated.code}: {rotated.err[-2000:]}")
-        went = list(pool.map(lambda course: guarded(report, course, lambda_round(began)), courses))
-        if all(went):
-            guarded(report, courses[-1], Course.self_test)
-
-
-def lambda_round(began):
-    def pgrotate_round(course):
-        course.pgrotate_round(began)
-    return pgrotate_round
+        if on_all(report, pool, courses, "pgrotate's round", lambda course: course.pgrotate_round(began)):
+            on_all(report, pool, courses[-1:], "the self-test", Course.self_test)
 
 
 def main():

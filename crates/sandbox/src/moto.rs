@@ -1,7 +1,8 @@
 //! AWS Secrets Manager by moto, the Python library that AWS users test against, run as a server.
 //!
 //! moto speaks the real protocol and keeps the real versions and stages. Callers reach it through a proxy of ours, so
-//! that their requests are recorded and faults can hit them like everybody else's.
+//! that their requests are recorded and faults can hit them like everybody else's. Where moto's answer is not AWS's,
+//! the proxy puts it right.
 
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
@@ -136,6 +137,7 @@ async fn forwarded(upstream: &Upstream, request: Request) -> Result<Response<Bod
     // The recorder has read the body already, so its size is bounded.
     let body: Bytes =
         axum::body::to_bytes(body, usize::MAX).await.context(|| "a request broke off".into())?;
+    let operation = parts.headers.get("x-amz-target").cloned();
     let path = parts.uri.path_and_query().map_or("/", |path| path.as_str());
     parts.headers.remove(header::CONTENT_LENGTH);
     parts.headers.remove(header::TRANSFER_ENCODING);
@@ -152,9 +154,42 @@ async fn forwarded(upstream: &Upstream, request: Request) -> Result<Response<Bod
     // The answer is passed on whole, so its framing is ours.
     headers.remove(header::TRANSFER_ENCODING);
     headers.remove(header::CONNECTION);
-    let body = answer.bytes().await.context(|| "moto's answer broke off".into())?;
+    headers.remove(header::CONTENT_LENGTH);
+    let mut body = answer.bytes().await.context(|| "moto's answer broke off".into())?;
+    if operation.is_some_and(|operation| operation == "secretsmanager.DescribeSecret") && status.is_success()
+    {
+        body = without_unlabelled_versions(&body).unwrap_or(body);
+    }
     let mut response = Response::new(Body::from(body));
     *response.status_mut() = status;
     *response.headers_mut() = headers;
     Ok(response)
+}
+
+/// DescribeSecret's answer as AWS gives it: with the versions that have a staging label, and no others. moto shows
+/// every version, those without a label with an empty list, which AWS's own model doesn't allow.
+fn without_unlabelled_versions(body: &[u8]) -> Option<Bytes> {
+    let mut described: Value = serde_json::from_slice(body).ok()?;
+    let versions = described["VersionIdsToStages"].as_object_mut()?;
+    versions.retain(|_, labels| labels.as_array().is_none_or(|labels| !labels.is_empty()));
+    serde_json::to_vec(&described).ok().map(Bytes::from)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_version_without_a_label_is_not_described() {
+        let moto =
+            json!({"Name": "s", "VersionIdsToStages": {"a": ["AWSCURRENT"], "b": [], "c": ["AWSPREVIOUS"]}});
+        let aws = without_unlabelled_versions(moto.to_string().as_bytes()).unwrap();
+        let expected =
+            json!({"Name": "s", "VersionIdsToStages": {"a": ["AWSCURRENT"], "c": ["AWSPREVIOUS"]}});
+        assert_eq!(serde_json::from_slice::<Value>(&aws).unwrap(), expected);
+        assert!(
+            without_unlabelled_versions(b"no JSON").is_none(),
+            "what isn't understood is passed on as it is"
+        );
+    }
 }
