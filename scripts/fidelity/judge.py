@@ -13,7 +13,6 @@ import datetime
 import signal
 import sys
 import tempfile
-import threading
 import time
 import traceback
 from concurrent.futures import ThreadPoolExecutor
@@ -21,8 +20,8 @@ from pathlib import Path
 
 import reading
 import tools
-from facts import (KNOWN, Report, database_url, difference_of, judge_copy, judge_log, judge_requests, judge_status,
-                   judge_versions)
+from facts import (VERSIONED, Report, database_url, difference_of, judge_copy, judge_log, judge_requests,
+                   judge_status, judge_versions)
 from sandbox import Sandbox
 from tools import Bench, Failed, keep_secret
 
@@ -116,13 +115,14 @@ class Course:
         self.judge_logins(who)
         for name, after in self.readings.items():
             judge_copy(report, bench, who, name, self.password, (self.previous, before[name]), after)
-            if name.split(":")[0] in KNOWN[who] or name.startswith("azure_app_service"):
-                if not (who == "pgrotate" and name.startswith("onepassword")):
-                    judge_versions(report, bench, who, name, state, self.state)
+            if name.startswith(VERSIONED):
+                judge_versions(report, bench, who, name, state, self.state)
             if name.startswith("github"):
                 self.fact(f"{name}: gh lists it, written in this round",
                           None if after.shown.get("listed") and after.changed >= self.began else f"written {after.changed}")
         judge_log(report, bench, who, bench.log(self.state["app"]["starts"]))
+        archive = bench.downloaded_log()
+        self.fact("az webapp log download: an archive with Alembic's log", None if "alembic" in archive else "it is not there")
 
     def judge_logins(self, who):
         """What the server takes now: the control interface knows, and Alembic logs in."""
@@ -137,6 +137,10 @@ class Course:
         """Damages one system after the other, and asks the same questions again."""
         bench, copy = self.bench, f"github_actions:{self.name.upper()}_DATABASE_URL"
         somebody = database_url(bench, "Somebody-else-1")
+        quiet = Report(quiet=True)
+        for name in bench.names:
+            self.judge_again(quiet, name)
+        self.fact("the judge sees no damage where there is none", "; ".join(text for _, text, _ in quiet.wrong))
         damages = {
             "azure_key_vault:database-url": ("key_vault", "value", {"secret": "database-url", "value": somebody}),
             "azure_key_vault:postgres-admin-password": ("key_vault", "disabled", "postgres-admin-password"),
@@ -163,9 +167,13 @@ class Course:
         self.seen("the log stream, 500", quiet)
 
     def must_be_wrong(self, damage, name):
-        quiet, found = Report(quiet=True), reading.read(self.bench, name)
-        judge_copy(quiet, self.bench, "pgrotate", name, self.password, (self.password, self.readings[name]), found)
+        quiet = Report(quiet=True)
+        self.judge_again(quiet, name)
         self.seen(damage, quiet)
+
+    def judge_again(self, report, name):
+        found = reading.read(self.bench, name)
+        judge_copy(report, self.bench, "nobody", name, self.password, (self.password, self.readings[name]), found)
 
     def seen(self, damage, quiet):
         self.fact(f"the judge sees damage: {damage}", None if quiet.wrong else "all its facts are still right")
@@ -237,14 +245,18 @@ def judge_everything(report, folder):
             on_all(report, pool, courses[-1:], "the self-test", Course.self_test)
 
 
+def leave(number, _):
+    """Ends what runs, so that no environment's part goes on, and leaves; the sandbox ends on the way out."""
+    tools.end_all()
+    sys.exit(128 + number)
+
+
 def main():
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, leave)
     began, report = time.monotonic(), Report()
     with tempfile.TemporaryDirectory(prefix="pgrotate-fidelity-") as folder:
-        try:
-            judge_everything(report, Path(folder))
-        finally:
-            tools.end_all()
+        judge_everything(report, Path(folder))
     print(f"\n{report.count} facts, {len(report.wrong)} of them not so; {time.monotonic() - began:.0f} s")
     for environment, text, problem in report.wrong:
         print(f"  {environment}: {text}: {problem}")

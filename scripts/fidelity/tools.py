@@ -11,6 +11,7 @@ import signal
 import subprocess
 import threading
 import time
+import zipfile
 from pathlib import Path
 
 from sandbox import BIN, ROOT
@@ -24,7 +25,9 @@ REPOSITORY = "mindwell/backend"
 COMMAND_WITHIN_S = 240
 LOG_WITHIN_S = 60
 
-_secrets, _running, _lock = set(), set(), threading.Lock()
+# Reentrant, because a signal's handler ends the commands while their starter may hold it.
+_secrets, _running, _lock = set(), set(), threading.RLock()
+_leaving = threading.Event()
 
 
 def keep_secret(*values):
@@ -44,7 +47,8 @@ class Failed(Exception):
 
 
 def end_all():
-    """Ends every command that still runs, with its children: for the way out."""
+    """Ends every command that still runs, with its children, and lets no other begin: for the way out."""
+    _leaving.set()
     with _lock:
         for process in _running:
             _end(process)
@@ -72,6 +76,10 @@ class Finished:
 
 def run(name, arguments, environment, enough=None, within=COMMAND_WITHIN_S):
     """Runs a command to its end; one that never ends until `enough` of its output is there."""
+    if _leaving.is_set():
+        raise Failed("the judge was told to leave")
+    # Should this program be killed, no command outlives its time by much.
+    arguments = ["timeout", str(within + 30), *arguments]
     with subprocess.Popen(arguments, env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
                           stderr=subprocess.PIPE, start_new_session=True) as process:
         with _lock:
@@ -184,6 +192,14 @@ class Bench:
         tail = self.step("step_6_log", "", enough=enough, within=LOG_WITHIN_S)
         lines = tail.err.splitlines()
         return [line.removeprefix("WARNING: ") for line in lines]
+
+    def downloaded_log(self):
+        """The text of every log file in the archive that `az webapp log download` gets."""
+        path = self.home / "logs.zip"
+        self.az("webapp", "log", "download", "--name", f"mindwell-{self.name}-api", "--resource-group",
+                f"rg-mindwell-{self.name}", "--log-file", str(path))
+        with zipfile.ZipFile(path) as archive:
+            return "\n".join(archive.read(name).decode() for name in archive.namelist())
 
     def pgrotate(self, *arguments):
         """pgrotate with the sandbox's configuration, and with nothing of what the tools were given."""

@@ -6,6 +6,7 @@
 //! one instance; refreshing references makes new values known, and the process gets them at its next start. Whether
 //! Azure restarts an application for a PUT of the settings it already has is not documented: this one doesn't.
 
+mod archive;
 mod publishing;
 mod restarts;
 mod scm;
