@@ -23,7 +23,7 @@ import tools
 from facts import (VERSIONED, Report, database_url, difference_of, judge_copy, judge_log, judge_requests,
                    judge_status, judge_versions)
 from sandbox import Sandbox
-from tools import Bench, Failed, keep_secret
+from tools import Bench, Failed, keep_secret, masked
 
 ENVIRONMENTS = ["dev", "staging"]
 TICKET = "mindwell/ops#12"
@@ -257,9 +257,12 @@ def main():
     began, report = time.monotonic(), Report()
     with tempfile.TemporaryDirectory(prefix="pgrotate-fidelity-") as folder:
         judge_everything(report, Path(folder))
+        said = masked((Path(folder) / "sandbox.log").read_text().strip())
     print(f"\n{report.count} facts, {len(report.wrong)} of them not so; {time.monotonic() - began:.0f} s")
     for environment, text, problem in report.wrong:
         print(f"  {environment}: {text}: {problem}")
+    if report.wrong and said:
+        print(f"the sandbox's own log:\n{said[-4000:]}")
     return 1 if report.wrong else 0
 
 
