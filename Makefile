@@ -20,7 +20,8 @@ run-tests = if cargo nextest --version >/dev/null 2>&1; then cargo nextest run -
 SPECS := $(or $(PGROTATE_SPECS),../shared/specs)
 
 BACKEND := examples/mindwell/services/backend
-SHELL_SCRIPTS := .ci/run $(wildcard scripts/*.sh) $(BACKEND)/startup.sh
+SHELL_SCRIPTS := .ci/run $(wildcard scripts/*.sh scripts/*/*.sh) $(BACKEND)/startup.sh
+PYTHON_SOURCES := $(BACKEND)/app $(BACKEND)/migrations $(BACKEND)/tests scripts
 
 .PHONY: help
 help: ## lists the targets
@@ -45,6 +46,14 @@ packages:
 venvs: packages
 	@scripts/make-venv.sh $(BACKEND)/.venv $(BACKEND)/requirements.txt
 	@scripts/make-venv.sh target/venv/sandbox crates/sandbox/requirements.txt
+
+# The vendors' own tools, for `fidelity` alone. az asks the system for the addresses of a vault and of a log stream.
+.PHONY: tools
+tools: packages
+	@scripts/install-packages.sh gh curl openssl
+	@scripts/make-venv.sh target/venv/tools scripts/fidelity/requirements.txt
+	@scripts/fidelity/hosts.sh $(foreach environment,dev staging,\
+		kv-mindwell-$(environment).vault.localhost mindwell-$(environment)-api.scm.localhost)
 
 # Only `lint` wants this and the next.
 .PHONY: cargo-deny
@@ -79,12 +88,16 @@ test: setup ## every test: Rust, documentation examples, the example's Python
 	cd $(BACKEND) && .venv/bin/python -m unittest discover -s tests -t .
 	@test -d "$(SPECS)" || echo "skipped: the contract tests, because there are no specifications in $(SPECS) (PGROTATE_SPECS)"
 
+.PHONY: fidelity
+fidelity: venvs tools build ## the vendors' own tools carry out the runbook in a sandbox and judge pgrotate
+	@PYTHONDONTWRITEBYTECODE=1 python3 scripts/fidelity/judge.py
+
 .PHONY: lint
 lint: components shellcheck cargo-deny ## formatting, clippy, scripts, the example's Python, licences and banned crates
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets --locked -- -D warnings
 	shellcheck $(SHELL_SCRIPTS)
-	PYTHONPYCACHEPREFIX=target/pycache python3 -m compileall -q $(BACKEND)/app $(BACKEND)/migrations $(BACKEND)/tests
+	PYTHONPYCACHEPREFIX=target/pycache python3 -m compileall -q $(PYTHON_SOURCES)
 	cargo deny --locked check bans licenses sources
 
 .PHONY: bench

@@ -5,6 +5,8 @@
 #
 # A tool counts as present when it works, wherever it came from; apt is only asked for the rest.
 set -euo pipefail
+# shellcheck source=scripts/common.sh
+. "$(dirname "$0")/common.sh"
 
 # The server's binaries are kept off PATH by Debian, in a folder per version.
 has_postgresql() {
@@ -29,6 +31,18 @@ has_shellcheck() {
     command -v shellcheck >/dev/null
 }
 
+has_gh() {
+    command -v gh >/dev/null
+}
+
+has_curl() {
+    command -v curl >/dev/null
+}
+
+has_openssl() {
+    command -v openssl >/dev/null
+}
+
 packages_of() {
     case $1 in
     compiler) echo gcc libc6-dev ;;
@@ -36,18 +50,10 @@ packages_of() {
     python) echo python3-venv ;;
     postgresql) echo postgresql ;;
     shellcheck) echo shellcheck ;;
+    gh) echo gh ;;
+    curl) echo curl ;;
+    openssl) echo openssl ;;
     esac
-}
-
-as_root() {
-    if [ "$(id -u)" -eq 0 ]; then
-        "$@"
-    elif command -v sudo >/dev/null; then
-        sudo "$@"
-    else
-        echo "error: this needs root and there is no sudo: $*" >&2
-        return 1
-    fi
 }
 
 # Keeps apt's pages of output for the case that it fails.

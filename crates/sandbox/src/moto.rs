@@ -2,7 +2,8 @@
 //!
 //! moto speaks the real protocol and keeps the real versions and stages. Callers reach it through a proxy of ours, so
 //! that their requests are recorded and faults can hit them like everybody else's. The proxy also brings answers into
-//! AWS's own form where moto's differ: 400 for each of the caller's mistakes, no `null`, the right media type.
+//! AWS's own form where moto's differ: 400 for each of the caller's mistakes, no `null`, no
+//! version without a label where only labelled ones are shown, the right media type.
 
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
@@ -171,10 +172,13 @@ async fn forwarded(upstream: &Upstream, request: Request) -> Result<Response<Bod
 }
 
 /// A body as AWS itself has it: what has no value is left out, where moto writes `null`, and there are no members that
-/// the service's description does not know.
+/// the service's description does not know. Of the versions only those with a staging label are described.
 fn as_aws_answers(body: &[u8]) -> Option<Bytes> {
     let mut members: Map<String, Value> = serde_json::from_slice(body).ok()?;
     members.retain(|name, value| !value.is_null() && name != "SecretVersionsToStages");
+    if let Some(versions) = members.get_mut("VersionIdsToStages").and_then(Value::as_object_mut) {
+        versions.retain(|_, labels| labels.as_array().is_none_or(|labels| !labels.is_empty()));
+    }
     serde_json::to_vec(&members).ok().map(Bytes::from)
 }
 
@@ -190,5 +194,10 @@ mod tests {
         let moto = r#"{"Name": "n", "KmsKeyId": null, "SecretVersionsToStages": {"v": []}}"#;
         assert_eq!(of(moto).unwrap(), r#"{"Name":"n"}"#);
         assert_eq!(of("<html>"), None);
+        let unlabelled = r#"{"VersionIdsToStages": {"a": ["AWSCURRENT"], "b": [], "c": ["AWSPREVIOUS"]}}"#;
+        assert_eq!(
+            of(unlabelled).unwrap(),
+            r#"{"VersionIdsToStages":{"a":["AWSCURRENT"],"c":["AWSPREVIOUS"]}}"#
+        );
     }
 }

@@ -6,6 +6,8 @@
 //! one instance; refreshing references makes new values known, and the process gets them at its next start. Whether
 //! Azure restarts an application for a PUT of the settings it already has is not documented: this one doesn't.
 
+mod archive;
+mod publishing;
 mod restarts;
 mod scm;
 mod site;
@@ -214,6 +216,7 @@ impl AppService {
             [] => site.resource(&self.scm),
             ["config", "appsettings", ..] => site.settings_resource(),
             ["config", "connectionstrings", ..] => site.connection_strings_resource(),
+            ["config", "publishingcredentials", "list"] => site.publishing_resource(&self.scm),
             ["config", "slotconfignames"] if site.slot.is_none() => site.sticky_resource(),
             ["config", "configreferences", "appsettings"]
             | ["config", "configreferences", "appsettings", "refresh"] => site.references_resource(),
@@ -302,7 +305,9 @@ fn action(method: &str, rest: &[&str]) -> Option<(&'static str, bool)> {
             ("basicPublishingCredentialsPolicies/read", false)
         }
         // Reads made with POST, which a read-only lock forbids too.
-        ("POST", ["config", "appsettings" | "connectionstrings", "list"]) => ("config/list/action", true),
+        ("POST", ["config", "appsettings" | "connectionstrings" | "publishingcredentials", "list"]) => {
+            ("config/list/action", true)
+        }
         ("POST", ["publishxml"]) => ("publishxml/action", true),
         ("PUT", ["config", "appsettings" | "connectionstrings" | "slotconfignames"])
         | ("POST", ["config", "configreferences", "appsettings", "refresh"]) => ("config/write", true),

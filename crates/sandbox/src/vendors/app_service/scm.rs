@@ -1,4 +1,5 @@
-//! The SCM site of an application: its log stream, which never ends, and the list of its log files.
+//! The SCM site of an application: its log stream, which never ends, and its log files: their list, the file itself,
+//! and the archive of them all.
 
 use std::collections::VecDeque;
 use std::convert::Infallible;
@@ -19,6 +20,10 @@ use super::super::LogLine;
 use super::super::azure_sign_in::Audience;
 use super::super::call::{Call, empty, lock, now_text, reply, with_header};
 use super::AppService;
+use super::archive::zip;
+
+/// The name of the container's log: date, instance, role.
+const LOG_FILE: &str = "2026_11_23_ln0sdlwk0000_default_docker.log";
 
 pub(super) fn router(service: Arc<AppService>) -> Router {
     Router::new().fallback(serve).with_state(service)
@@ -29,11 +34,10 @@ async fn serve(State(service): State<Arc<AppService>>, request: Request) -> Resp
         Ok(call) => call,
         Err(response) => return response,
     };
-    // The SCM site takes tokens for App Service and for the resource manager; passwords are switched off.
-    if service.sign_in.check(&call, &[Audience::AppService, Audience::ResourceManager]).is_err() {
+    let label = call.host_label();
+    if !admits(&service, &call, label) {
         return with_header(empty(401), "www-authenticate", "Basic realm=\"site\"");
     }
-    let label = call.host_label();
     let Some((app, slot)) = site(&service, label) else { return empty(404) };
     match (call.method.as_str(), call.segments().as_slice()) {
         ("GET", ["logstream", ..] | ["api", "logstream", ..]) if slot => log_stream(Vec::new(), None),
@@ -44,20 +48,45 @@ async fn serve(State(service): State<Arc<AppService>>, request: Request) -> Resp
         ("GET", ["api", "logs", "docker"]) => {
             let (recent, _) = service.apps.follow(&app);
             let size: usize = recent.iter().map(|line| line.text.len() + 1).sum();
-            let path = "/home/LogFiles/2026_11_23_ln0sdlwk0000_default_docker.log";
+            let root = service.scm.replacen("://", &format!("://{label}."), 1);
             reply(
                 200,
                 json!([{
                     "machineName": "ln0sdlwk0000",
                     "lastUpdated": now_text(),
                     "size": size,
-                    "href": service.scm.replacen("://", &format!("://{label}."), 1) + "/api/vfs/LogFiles/default_docker.log",
-                    "path": path,
+                    "href": format!("{root}/api/vfs/LogFiles/{LOG_FILE}"),
+                    "path": format!("/home/LogFiles/{LOG_FILE}"),
                 }]),
             )
         }
+        ("GET", ["api", "vfs", "LogFiles", LOG_FILE]) => {
+            ([(header::CONTENT_TYPE, "text/plain")], log_file(&service, &app)).into_response()
+        }
+        ("GET", ["dump"] | ["api", "dump"] | ["api", "logs", "docker", "zip"]) => {
+            let name = format!("LogFiles/{LOG_FILE}");
+            let archive = zip(&[(&name, log_file(&service, &app).into_bytes())]);
+            ([(header::CONTENT_TYPE, "application/zip")], archive).into_response()
+        }
         _ => empty(404),
     }
+}
+
+/// What the application has printed, as its log file has it.
+fn log_file(service: &AppService, app: &str) -> String {
+    service.apps.follow(app).0.iter().map(written).collect()
+}
+
+/// The SCM site takes tokens for App Service and for the resource manager, and the publishing credentials of the site
+/// where its policy allows Basic authentication.
+fn admits(service: &AppService, call: &Call, label: &str) -> bool {
+    if service.sign_in.check(call, &[Audience::AppService, Audience::ResourceManager]).is_ok() {
+        return true;
+    }
+    let Some((user, password)) = call.basic() else { return false };
+    let sites = lock(&service.sites);
+    let site = sites.iter().find(|site| site.label().eq_ignore_ascii_case(label));
+    site.is_some_and(|site| site.accepts_basic(&user, &password))
 }
 
 /// The application of a host name's first label, and whether it is a slot's.

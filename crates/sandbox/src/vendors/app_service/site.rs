@@ -8,6 +8,7 @@ use super::super::azure_arm::{REGION, resource_id};
 use super::super::call::now_text;
 use super::super::{Environment, KeyVault};
 use super::KIND;
+use super::publishing::Publishing;
 use super::restarts::Restarts;
 
 /// How a Key Vault reference begins.
@@ -22,6 +23,8 @@ pub(super) struct Site {
     /// The names that stay with the slot in a swap.
     pub(super) sticky: Value,
     pub(super) basic_auth: bool,
+    /// What the SCM site's Basic authentication takes.
+    pub(super) publishing: Publishing,
     pub(super) stopped: bool,
     /// The settings that were there from the beginning and are no copies.
     pub(super) bystanders: BTreeSet<String>,
@@ -80,6 +83,7 @@ impl Site {
                 "azureStorageConfigNames": [],
             }),
             basic_auth: false,
+            publishing: Publishing::new(&environment.app(), None),
             stopped: false,
             generation: 0,
             running: None,
@@ -96,6 +100,7 @@ impl Site {
             settings: self.settings.clone(),
             connection_strings: self.connection_strings.clone(),
             references: self.references.clone(),
+            publishing: Publishing::new(&self.environment.app(), Some(name)),
             ..Self::seed(&self.environment)
         }
     }
@@ -155,12 +160,12 @@ impl Site {
         self.slot.as_ref().map_or_else(|| app.clone(), |slot| format!("{app}-{slot}"))
     }
 
-    fn id(&self) -> String {
+    pub(super) fn id(&self) -> String {
         let slot = self.slot.as_ref().map_or_else(String::new, |slot| format!("/slots/{slot}"));
         resource_id(&self.environment, &format!("{KIND}/{}{slot}", self.environment.app()))
     }
 
-    fn kind(&self) -> &'static str {
+    pub(super) fn kind(&self) -> &'static str {
         if self.slot.is_some() { "Microsoft.Web/sites/slots" } else { KIND }
     }
 
@@ -276,18 +281,6 @@ impl Site {
             "location": REGION.0,
             "properties": {"allow": self.basic_auth},
         })
-    }
-
-    /// The publishing profile; with basic authentication off its password isn't shown.
-    pub(super) fn publish_profile(&self, scm: &str) -> String {
-        let label = self.label();
-        let host = scm.split_once("://").map_or(scm, |(_, host)| host);
-        format!(
-            "<publishData><publishProfile profileName=\"{label} - FTP\" publishMethod=\"FTP\" \
-             publishUrl=\"ftps://{label}.{host}/site/wwwroot\" ftpPassiveMode=\"True\" userName=\"REDACTED\" \
-             userPWD=\"REDACTED\" destinationAppUrl=\"http://{}\"></publishProfile></publishData>",
-            self.environment.app_host
-        )
     }
 
     pub(super) fn references_resource(&self) -> Value {

@@ -259,6 +259,52 @@ async fn the_scm_site_is_known_by_its_host() {
 }
 
 #[tokio::test]
+async fn the_log_files_are_listed_shown_and_packed() {
+    let sandbox = running(0).await;
+    let site = serve(sandbox.vendors.app_service.clone().router()).await;
+    let token = sandbox.vendors.sign_in.token_for("https://appservice.azure.com/.default");
+    let ask = async |path: &str| {
+        let request = site.request("GET", path).header("host", "mindwell-dev-api.scm.localhost");
+        answer(request.bearer_auth(&token)).await.expect(200)
+    };
+    let listed = ask("/api/logs/docker").await.body[0].clone();
+    let (_, path) = listed["href"].as_str().unwrap().split_once("scm.localhost:8445").unwrap();
+    assert!(ask(path).await.text.contains("started long ago\n"));
+    for path in ["/dump", "/api/dump", "/api/logs/docker/zip"] {
+        let archive = ask(path).await;
+        assert_eq!(archive.header("content-type"), "application/zip");
+        assert!(archive.text.starts_with("PK") && archive.text.contains("started long ago\n"));
+    }
+}
+
+#[tokio::test]
+async fn publishing_credentials_open_the_scm_site_only_where_the_policy_allows_it() {
+    let sandbox = running(0).await;
+    let list = format!("{APP}/config/publishingcredentials/list");
+    let shown = sandbox.arm("POST", &list, None).await.expect(200).body["properties"].clone();
+    assert_eq!(shown["publishingUserName"], "$mindwell-dev-api");
+    let password = shown["publishingPassword"].as_str().unwrap();
+    let site = serve(sandbox.vendors.app_service.clone().router()).await;
+    let ask = async |password: &str| {
+        let request =
+            site.request("GET", "/api/logs/docker").header("host", "mindwell-dev-api.scm.localhost");
+        answer(request.basic_auth("$mindwell-dev-api", Some(password))).await.status
+    };
+    assert_eq!(ask(password).await, 401);
+    sandbox.set("app_service", "basic_auth", json!(true));
+    assert_eq!(ask(password).await, 200);
+    assert_eq!(ask("another").await, 401);
+    let profile = sandbox.arm("POST", &format!("{APP}/publishxml"), None).await.expect(200);
+    assert!(profile.text.contains(password));
+    // Another site's and a slot's are their own.
+    sandbox.set("app_service", "slot", json!("blue"));
+    let slots = format!("{APP}/slots/blue/config/publishingcredentials/list");
+    let slots = sandbox.arm("POST", &slots, None).await.expect(200).body["properties"].clone();
+    assert_eq!(slots["publishingUserName"], "$mindwell-dev-api__blue");
+    assert_ne!(slots["publishingPassword"], password);
+}
+
+#[tokio::test]
 async fn starts_take_their_time() {
     let latency = Latency { operation: Duration::ZERO, app_start: Duration::from_secs(2) };
     let sandbox = Sandbox::with(latency, "ghp_test");
