@@ -159,7 +159,10 @@ pub(crate) async fn ask(
     most: usize,
     timeout: Duration,
 ) -> io::Result<Answer> {
-    let mut child = command.stdin(Stdio::piped()).spawn()?;
+    if !input.is_empty() {
+        command.stdin(Stdio::piped());
+    }
+    let mut child = command.spawn()?;
     let group = Group::of(&child);
     let (stdin, stdout, stderr) = (child.stdin.take(), child.stdout.take(), child.stderr.take());
     let (mut said, mut complained) = (Zeroizing::default(), Zeroizing::default());
