@@ -283,6 +283,10 @@ pub struct Activation<'a> {
     pub run: RunId,
     /// The versions that were published, by copy.
     pub versions: &'a BTreeMap<CopyId, VersionId>,
+    /// The new password: what is repeated of other programs' words must not have it in it.
+    pub password: &'a Secret,
+    /// The old password, where it is still known: neither must it have that.
+    pub previous: Option<&'a Secret>,
 }
 
 /// Something that uses the password and has to be told: an application that restarts.

@@ -1,531 +1,68 @@
-//! A program that proves something with the new password in its environment: a verification.
-//! In the runbook it is Alembic.
+//! A program of the configuration's own: a verification, which proves something with the new
+//! password in its environment, or a consumer, which restarts something. In the runbook the first
+//! is Alembic; the second is a runner's service, which reads its `.env` at its start.
 //!
 //! The password is in that one child's environment and nowhere else: a place for it among the
-//! arguments, which every user of the machine can read, is refused. The child gets a clean
-//! environment and its own process group, which ends at the time-out and with pgrotate; where
-//! util-linux's `setpriv` is installed the child itself ends even if pgrotate is killed.
+//! arguments, which every user of the machine can read, is refused. A consumer is told no
+//! password at all. Children are started and ended as the module `child` says.
 //!
 //! Quirks: Alembic exits with 1 whatever went wrong, and `upgrade head` is no neutral check but
 //! migrates. Tools that fail on a URL like to print it; their words are scanned and redacted
 //! ([`crate::log_scan`]) before a line of them is kept.
 
-use std::collections::BTreeMap;
-use std::os::unix::fs::PermissionsExt;
-use std::path::{Path, PathBuf};
-use std::process::{ExitStatus, Stdio};
-use std::sync::Arc;
-use std::time::Duration;
+mod check;
+mod restart;
+mod words;
 
-use async_trait::async_trait;
-use pgrotate_core::journal::Outcome;
-use pgrotate_core::provider::{Evidence, Finding, Severity, Verification};
-use pgrotate_core::value::{self, Template};
+use std::path::PathBuf;
+
+use pgrotate_core::value::Template;
 use pgrotate_core::{Error, Kind, Result};
-use rustix::process::{Pid, Signal, kill_process_group};
-use serde::Deserialize;
-use tokio::io::{AsyncBufReadExt, AsyncRead, BufReader};
-use tokio::process::{Child, Command};
-use zeroize::Zeroizing;
 
-use crate::log_scan::{self, Redactor, Trouble};
-use crate::shared::Shared;
+pub use self::check::{CommandCheck, Options};
+pub use self::restart::{CommandConsumer, ConsumerOptions};
+use crate::child;
 
 /// The kind in the configuration.
 const KIND: &str = "command";
-/// What the child keeps of our environment: what programs need to start at all.
-const KEPT: [&str; 5] = ["PATH", "HOME", "LANG", "USER", "TMPDIR"];
-/// How many of the child's last lines an error quotes.
-const QUOTED: usize = 8;
-/// The longest line that is held in memory.
-const LONGEST_LINE: usize = 64 << 10;
-/// How long to go on reading when the child is gone and others hold its output open.
-const GRACE: Duration = Duration::from_secs(1);
-
-/// What can be set.
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Options {
-    /// Where it runs; relative to the configuration file.
-    pub directory: String,
-    /// The program and its arguments. A program with a `/` is relative to the directory.
-    pub command: Vec<String>,
-    /// The variables that it gets; `{database_url}` and `{password}` are filled in.
-    #[serde(default)]
-    pub environment: BTreeMap<String, String>,
-    /// Seconds that it may take.
-    #[serde(default = "default_timeout")]
-    pub timeout_s: u64,
-}
 
 fn default_timeout() -> u64 {
     120
 }
 
-/// A program to be run.
-pub struct CommandCheck {
-    id: String,
-    directory: PathBuf,
-    program: String,
+/// A program with its arguments, none of which is a secret.
+struct Program {
+    name: String,
     arguments: Vec<String>,
-    environment: Vec<(String, Value)>,
-    timeout: Duration,
 }
 
-/// The value of a variable.
-enum Value {
-    Plain(String),
-    Secret(Template),
-}
-
-impl CommandCheck {
-    /// Reads the templates; runs nothing yet.
+impl Program {
+    /// Reads a `command` of the configuration. `whose` is what needs it, in words.
     ///
     /// # Errors
-    /// When there is no program, an argument would hold a secret, or a variable can't be read.
-    pub fn new(name: Option<String>, options: Options, shared: Arc<Shared>) -> Result<Self> {
-        let Options { directory, command, environment, timeout_s } = options;
-        let id = name.unwrap_or_else(|| KIND.to_owned());
-        let refuse = |why: String| Error::new(Kind::Config, format!("use the check {id}")).because(why);
+    /// When there is no program, or an argument would hold a secret.
+    fn new(command: Vec<String>, whose: &str) -> Result<Self> {
+        let refuse = |why: String| Error::new(Kind::Config, format!("use {whose}")).because(why);
         let mut words = command.into_iter();
-        let program = words.next().filter(|program| !program.is_empty());
-        let program = program.ok_or_else(|| refuse("`command` is empty".into()))?;
+        let name = words.next().filter(|name| !name.is_empty());
+        let name = name.ok_or_else(|| refuse("`command` is empty".into()))?;
         let arguments: Vec<String> = words.collect();
         let exposed =
             |word: &&String| Template::VARIABLES.iter().any(|name| word.contains(&format!("{{{name}}}")));
-        if let Some(word) = std::iter::once(&program).chain(&arguments).find(exposed) {
+        if let Some(word) = std::iter::once(&name).chain(&arguments).find(exposed) {
             return Err(refuse(format!("{word:?} would show the password to everybody on this machine"))
-                .hint("put it into `environment`; a program's arguments are no secret"));
+                .hint("a check can have it in its `environment`; a program's arguments are no secret"));
         }
-        let environment = environment
-            .into_iter()
-            .map(|(name, text)| match value_of(&name, &text) {
-                Ok(value) => Ok((name, value)),
-                Err(why) => Err(refuse(format!("the variable {name}: {why}"))),
-            })
-            .collect::<Result<_>>()?;
-        let (directory, timeout) = (shared.path(&directory), Duration::from_secs(timeout_s));
-        Ok(Self { id, directory, program, arguments, environment, timeout })
-    }
-
-    fn operation(&self) -> String {
-        format!("run {} in {}", self.program, self.directory.display())
+        Ok(Self { name, arguments })
     }
 
     /// The program's file, if there is one that can be run.
-    fn find(&self) -> Option<PathBuf> {
-        if self.program.contains('/') {
+    fn find(&self, directory: &std::path::Path) -> Option<PathBuf> {
+        if self.name.contains('/') {
             // Absolute, because the child looks for it when it is in its directory already.
-            let path = std::path::absolute(self.directory.join(&self.program)).ok();
-            return path.filter(|path| is_executable(path));
+            let path = std::path::absolute(directory.join(&self.name)).ok();
+            return path.filter(|path| child::is_executable(path));
         }
-        search_path(&self.program)
-    }
-
-    /// The child, with nothing of ours in it but what it was given.
-    fn command(&self, program: &Path, evidence: &Evidence<'_>) -> Command {
-        let mut command = match search_path("setpriv").filter(|path| is_util_linux(path)) {
-            Some(setpriv) => {
-                let mut command = Command::new(setpriv);
-                command.args(["--pdeathsig", "KILL", "--"]).arg(program);
-                command
-            }
-            None => Command::new(program),
-        };
-        command.args(&self.arguments).current_dir(&self.directory);
-        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
-        command.process_group(0).kill_on_drop(true).env_clear();
-        command.envs(KEPT.iter().filter_map(|name| Some((name, std::env::var_os(name)?))));
-        for (name, value) in &self.environment {
-            match value {
-                Value::Plain(text) => command.env(name, text),
-                Value::Secret(template) => {
-                    command.env(name, template.fill(evidence.password, evidence.url).expose())
-                }
-            };
-        }
-        command
-    }
-
-    /// What the run came to, in words.
-    fn judge(&self, ended: Ended, said: Said) -> Result<Outcome> {
-        let (kind, cause) = match (ended, said.trouble) {
-            (_, Some(Trouble::Login)) => {
-                (Kind::Refused, "it reports a login that the server refused".to_owned())
-            }
-            (_, Some(Trouble::Url)) => {
-                (Kind::Rejected, "it reports a database URL that it can't use".to_owned())
-            }
-            (Ended::Status(status), None) if status.success() => return Ok(Outcome::confirmed()),
-            (Ended::Status(status), None) => (Kind::BadState, format!("it ended with {status}")),
-            (Ended::Late, None) => {
-                (Kind::TimedOut, format!("it took longer than {} s", self.timeout.as_secs()))
-            }
-        };
-        let error = Error::new(kind, self.operation()).because(cause);
-        Err(said.last.into_iter().fold(error, |error, line| error.because(format!("it said: {line}"))))
-    }
-}
-
-#[async_trait]
-impl Verification for CommandCheck {
-    fn id(&self) -> &str {
-        &self.id
-    }
-
-    async fn check(&self) -> Result<Vec<Finding>> {
-        let find = |what: String, mend: &str| vec![Finding::new(Severity::Blocks, &self.id, what).mend(mend)];
-        if !self.directory.is_dir() {
-            let what = format!("there is no folder {}", self.directory.display());
-            return Ok(find(what, "correct `directory`; it counts from the configuration file"));
-        }
-        if self.find().is_none() {
-            let what = format!("there is no program {} to run in {}", self.program, self.directory.display());
-            return Ok(find(
-                what,
-                "install it (a virtual environment has to be made first), or correct `command`",
-            ));
-        }
-        Ok(Vec::new())
-    }
-
-    async fn verify(&self, evidence: &Evidence<'_>) -> Result<Outcome> {
-        let program = self.find().ok_or_else(|| {
-            Error::new(Kind::NotFound, self.operation())
-                .because("there is no such program, or it can't be executed")
-        })?;
-        let mut child = self.command(&program, evidence).spawn().map_err(|error| {
-            Error::new(Kind::BadState, self.operation()).because(error.kind().to_string())
-        })?;
-        let group = Group::of(&child);
-        let redactor = Redactor::new(evidence.previous.into_iter().chain([evidence.password]));
-        let (stdout, stderr) = (child.stdout.take(), child.stderr.take());
-        let mut said = Said::default();
-        let ended = {
-            let mut heard = (Said::default(), Said::default());
-            let listen = async {
-                tokio::join!(
-                    listen(stdout, &redactor, &mut heard.0),
-                    listen(stderr, &redactor, &mut heard.1)
-                );
-            };
-            let ended = watch(&mut child, listen, self.timeout).await;
-            said.add(heard.0);
-            said.add(heard.1);
-            ended
-        };
-        drop(group);
-        match ended {
-            Some(ended) => self.judge(ended, said),
-            None => Err(Error::new(Kind::BadState, self.operation()).because("the system lost sight of it")),
-        }
-    }
-}
-
-/// How a child ended.
-enum Ended {
-    Status(ExitStatus),
-    Late,
-}
-
-/// Waits for the child and for its words.
-async fn watch(child: &mut Child, listen: impl Future<Output = ()>, timeout: Duration) -> Option<Ended> {
-    let mut listen = std::pin::pin!(listen);
-    let whole = async {
-        let mut heard = false;
-        let status = loop {
-            tokio::select! {
-                status = child.wait() => break status,
-                () = &mut listen, if !heard => heard = true,
-            }
-        };
-        if !heard {
-            // A grandchild may hold the pipes open for ever.
-            let _ = tokio::time::timeout(GRACE, listen).await;
-        }
-        status
-    };
-    match tokio::time::timeout(timeout, whole).await {
-        Ok(status) => status.ok().map(Ended::Status),
-        Err(_) => Some(Ended::Late),
-    }
-}
-
-/// The child's process group. It ends with this value: at the time-out, when pgrotate is asked
-/// to stop, and when the child has left others behind.
-struct Group(Option<Pid>);
-
-impl Group {
-    fn of(child: &Child) -> Self {
-        Self(child.id().and_then(|id| Pid::from_raw(id.cast_signed())))
-    }
-}
-
-impl Drop for Group {
-    fn drop(&mut self) {
-        if let Some(group) = self.0 {
-            // That there is nobody left is as good.
-            let _ = kill_process_group(group, Signal::KILL);
-        }
-    }
-}
-
-/// What is kept of a child's words.
-#[derive(Default)]
-struct Said {
-    trouble: Option<Trouble>,
-    last: Vec<String>,
-}
-
-impl Said {
-    fn hear(&mut self, line: &str, redactor: &Redactor) {
-        // A refused login outweighs the rest: it is why we ask at all.
-        let trouble = log_scan::trouble(line);
-        if self.trouble != Some(Trouble::Login) {
-            self.trouble = trouble.or(self.trouble);
-        }
-        let line = redactor.line(line);
-        if !line.trim().is_empty() {
-            self.last.push(line);
-        }
-        if self.last.len() > QUOTED {
-            self.last.remove(0);
-        }
-    }
-
-    fn add(&mut self, other: Self) {
-        if self.trouble != Some(Trouble::Login) {
-            self.trouble = other.trouble.or(self.trouble);
-        }
-        self.last.extend(other.last);
-        let excess = self.last.len().saturating_sub(QUOTED);
-        self.last.drain(..excess);
-    }
-}
-
-/// Reads lines to the end, in bounded memory.
-async fn listen(stream: Option<impl AsyncRead + Unpin>, redactor: &Redactor, said: &mut Said) {
-    let Some(stream) = stream else { return };
-    let mut reader = BufReader::new(stream);
-    let mut line = Zeroizing::new(Vec::new());
-    loop {
-        let (length, ends) = match reader.fill_buf().await {
-            Ok([]) | Err(_) => break,
-            Ok(bytes) => {
-                let end = bytes.iter().position(|byte| *byte == b'\n');
-                let length = end.map_or(bytes.len(), |at| at + 1);
-                line.extend_from_slice(&bytes[..end.unwrap_or(length)]);
-                (length, end.is_some())
-            }
-        };
-        reader.consume(length);
-        if ends || line.len() > LONGEST_LINE {
-            said.hear(&String::from_utf8_lossy(&line), redactor);
-            line.clear();
-        }
-    }
-    if !line.is_empty() {
-        said.hear(&String::from_utf8_lossy(&line), redactor);
-    }
-}
-
-/// The value of a variable, if it can be one.
-fn value_of(name: &str, text: &str) -> Result<Value, String> {
-    if name.is_empty() || name.contains(['=', '\0']) {
-        return Err("no variable can have this name".into());
-    }
-    // Without variables in it, a text is what it says, but for doubled braces.
-    match value::expand(text, &BTreeMap::new(), &[]) {
-        Ok(plain) => Ok(Value::Plain(plain)),
-        Err(_) => Template::parse(text).map(Value::Secret).map_err(|error| error.message),
-    }
-}
-
-fn search_path(program: &str) -> Option<PathBuf> {
-    let path = std::env::var_os("PATH")?;
-    let mut places =
-        std::env::split_paths(&path).filter_map(|folder| std::path::absolute(folder.join(program)).ok());
-    places.find(|path| is_executable(path))
-}
-
-/// BusyBox has a `setpriv` too, which knows nothing of parents.
-fn is_util_linux(setpriv: &Path) -> bool {
-    setpriv.canonicalize().is_ok_and(|path| path.file_name().is_some_and(|name| name == "setpriv"))
-}
-
-fn is_executable(path: &Path) -> bool {
-    path.metadata().is_ok_and(|file| file.is_file() && file.permissions().mode() & 0o111 != 0)
-}
-
-#[cfg(test)]
-mod tests {
-    use pgrotate_core::{Retry, Secret};
-
-    use super::*;
-    use crate::fake;
-    use crate::shared::Vendors;
-
-    const PASSWORD: &str = "Zq8xPTkn5VbR2mWc";
-    const PREVIOUS: &str = "J7hwLsd3GyN9pFeT";
-
-    fn check(script: &str, timeout_s: u64) -> CommandCheck {
-        let environment = [("URL", "{database_url}"), ("WRAPPED", "<{password}>"), ("PLAIN", "{{x}}")];
-        let options = Options {
-            directory: "/".into(),
-            command: ["/bin/sh", "-c", script].map(str::to_owned).to_vec(),
-            environment: environment.map(|(name, value)| (name.to_owned(), value.to_owned())).into(),
-            timeout_s,
-        };
-        CommandCheck::new(None, options, fake::shared(Vendors::default(), "")).unwrap()
-    }
-
-    async fn run(check: &CommandCheck) -> Result<Outcome> {
-        let (password, url) = (Secret::new(PASSWORD), Secret::new(format!("postgresql://u:{PASSWORD}@h/d")));
-        let previous = Secret::new(PREVIOUS);
-        let since = "2026-01-01T00:00:00Z".parse().unwrap();
-        check
-            .verify(&Evidence {
-                run: fake::run(),
-                password: &password,
-                previous: Some(&previous),
-                url: &url,
-                changing_since: since,
-                since,
-            })
-            .await
-    }
-
-    #[tokio::test]
-    async fn the_child_gets_its_variables_and_nothing_else() {
-        let script = format!(
-            "test \"$URL\" = postgresql://u:{PASSWORD}@h/d && test \"$WRAPPED\" = '<{PASSWORD}>' && test \"$PLAIN\" = '{{x}}' && \
-             test -z \"$CARGO_MANIFEST_DIR\" && test -n \"$PATH\" && ! grep -q {} /proc/$$/cmdline",
-            &PASSWORD[..12].replace('q', "[q]")
-        );
-        // The script itself is an argument here, so it must not spell the password it looks for.
-        let script = script.replace(PASSWORD, "Zq8x\"\"PTkn5VbR2mWc").replace("'<Zq8x\"\"", "'<Zq8x''");
-        assert_eq!(run(&check(&script, 10)).await, Ok(Outcome::confirmed()));
-    }
-
-    #[tokio::test]
-    async fn a_failure_quotes_the_last_lines_without_the_password() {
-        let script = "for i in 1 2 3 4 5 6 7 8 9 10 11 12; do echo line $i; done; echo \"cannot use $URL\" >&2; exit 3";
-        let error = run(&check(script, 10)).await.unwrap_err();
-        assert_eq!((error.kind(), error.retry()), (Kind::BadState, Retry::Never));
-        let text = error.to_string();
-        assert!(
-            text.contains("exit status: 3") && text.contains("cannot use postgresql://u:***@h/d"),
-            "{text}"
-        );
-        assert!(!text.contains("line 1:") && text.contains("line 12"), "{text}");
-        assert!(!format!("{error:?}").contains(&PASSWORD[..6]));
-    }
-
-    #[tokio::test]
-    async fn what_still_has_the_old_password_does_not_get_it_quoted() {
-        let error =
-            run(&check(&format!("echo trying {PREVIOUS} from a file; exit 1"), 10)).await.unwrap_err();
-        let text = format!("{error} {error:?}");
-        assert!(text.contains("trying *** from a file") && !text.contains(&PREVIOUS[..6]), "{text}");
-    }
-
-    #[tokio::test]
-    async fn what_it_prints_counts_even_if_it_ends_well() {
-        for (says, kind) in [
-            ("FATAL:  password authentication failed for user \"u\"", Kind::Refused),
-            ("TypeError: connect() got an unexpected keyword argument 'sslmode'", Kind::Rejected),
-        ] {
-            let script = format!("cat <<'END' >&2\n{says}\nEND\necho all is well");
-            assert_eq!(run(&check(&script, 10)).await.unwrap_err().kind(), kind);
-        }
-    }
-
-    #[tokio::test]
-    async fn a_late_child_ends_with_its_children() {
-        let folder = tempfile::tempdir().unwrap();
-        let mark = folder.path().join("mark");
-        let script = format!("(sleep 3; touch {}) & echo started; sleep 60", mark.display());
-        let error = run(&check(&script, 1)).await.unwrap_err();
-        assert_eq!((error.kind(), error.retry()), (Kind::TimedOut, Retry::Never));
-        assert!(error.to_string().contains("it said: started"), "{error}");
-        tokio::time::sleep(Duration::from_secs(3)).await;
-        assert!(!mark.exists(), "the grandchild was ended too");
-    }
-
-    #[tokio::test]
-    async fn a_grandchild_that_keeps_the_pipe_does_not_hold_us_up() {
-        let began = std::time::Instant::now();
-        assert_eq!(run(&check("sleep 60 & echo done", 30)).await, Ok(Outcome::confirmed()));
-        assert!(began.elapsed() < Duration::from_secs(10));
-    }
-
-    #[tokio::test]
-    async fn endless_output_is_read_in_bounded_memory() {
-        let error = run(&check("head -c 3000000 /dev/zero | tr '\\0' x; exit 1", 20)).await.unwrap_err();
-        assert!(error.to_string().len() < 10_000);
-    }
-
-    #[tokio::test]
-    async fn what_is_missing_is_found_before() {
-        let with = |directory: &str, program: &str| {
-            let options = Options {
-                directory: directory.into(),
-                command: vec![program.into()],
-                environment: BTreeMap::new(),
-                timeout_s: 1,
-            };
-            CommandCheck::new(Some("alembic".into()), options, fake::shared(Vendors::default(), "")).unwrap()
-        };
-        assert_eq!(with("/", "bin/sh").check().await, Ok(Vec::new()));
-        assert_eq!(with("/", "sh").check().await, Ok(Vec::new()));
-        for (directory, program, missing) in [
-            ("/nowhere", "sh", "folder /nowhere"),
-            ("/", ".venv/bin/alembic", "program .venv"),
-            ("/", "no-such", "no-such"),
-        ] {
-            let check = with(directory, program);
-            let findings = check.check().await.unwrap();
-            assert!(
-                findings[0].severity == Severity::Blocks && findings[0].what.contains(missing),
-                "{findings:?}"
-            );
-            assert!(run(&check).await.is_err());
-        }
-    }
-
-    #[tokio::test]
-    async fn a_program_is_relative_to_its_directory() {
-        let folder = tempfile::tempdir_in(".").unwrap();
-        let program = folder.path().join("program");
-        std::fs::write(&program, "#!/bin/sh\ntest -x program\n").unwrap();
-        std::fs::set_permissions(&program, PermissionsExt::from_mode(0o755)).unwrap();
-        let options = Options {
-            directory: folder.path().file_name().unwrap().to_str().unwrap().to_owned(),
-            command: vec!["./program".into()],
-            environment: BTreeMap::new(),
-            timeout_s: 10,
-        };
-        let check = CommandCheck::new(None, options, fake::shared(Vendors::default(), "")).unwrap();
-        assert_eq!(run(&check).await, Ok(Outcome::confirmed()));
-    }
-
-    #[test]
-    fn a_secret_among_the_arguments_is_refused() {
-        let with = |command: &[&str], variable: &str| {
-            let options = Options {
-                directory: ".".into(),
-                command: command.iter().map(ToString::to_string).collect(),
-                environment: [("X".to_owned(), variable.to_owned())].into(),
-                timeout_s: 1,
-            };
-            CommandCheck::new(None, options, fake::shared(Vendors::default(), ""))
-                .err()
-                .map(|error| error.to_string())
-        };
-        assert_eq!(with(&["psql"], "a"), None);
-        assert!(with(&["psql", "{database_url}"], "a").unwrap().contains("would show the password"));
-        assert!(with(&["psql", "-p={password}"], "a").unwrap().contains("would show the password"));
-        assert!(with(&[], "a").unwrap().contains("empty"));
-        assert!(with(&["psql"], "{database_uri}").unwrap().contains("no template variable"));
+        child::find(&self.name)
     }
 }

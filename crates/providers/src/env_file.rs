@@ -1,4 +1,4 @@
-//! A line `KEY=value` in a file on this machine: a sink.
+//! A line `KEY=value` in a file, on this machine or, with `host`, on another one: a sink.
 //!
 //! Exactly one value is changed; every other byte stays, line endings, comments and a missing
 //! last line break included, and so do owner, mode, access lists and labels. The new file
@@ -7,6 +7,9 @@
 //!
 //! It needs the right to write the *folder*, and to be the file's owner or root. It can't make
 //! a file or a line that is not there: whoever reads the file decides where that belongs.
+//!
+//! Another machine is reached by the system's `ssh` (the module `ssh`), with the same promises
+//! (`env_file/remote.rs`); what `ssh` logs in as needs the rights there.
 //!
 //! Quirks:
 //! - GitHub's runner takes quotes for a part of the value and has no comments.
@@ -17,25 +20,30 @@
 //!   mode 0600; the next try removes it.
 
 mod dialect;
+mod line;
+mod local;
+mod remote;
 mod shell;
+mod store;
 mod systemd;
 
-use std::os::unix::fs::MetadataExt;
-use std::path::PathBuf;
+use std::path::Path;
 use std::sync::Arc;
 
 use async_trait::async_trait;
 use pgrotate_core::journal::Outcome;
 use pgrotate_core::provider::{Capabilities, Content, Finding, Inspection, Seen, Severity, Sink};
 use pgrotate_core::value::Update;
-use pgrotate_core::{CopyId, Error, Kind, Result, Secret};
+use pgrotate_core::{CopyId, Error, Kind, Result};
 use serde::Deserialize;
-use zeroize::Zeroizing;
 
-use crate::files::{self, Snapshot};
+use self::line::Line;
+use self::local::LocalFile;
+use self::remote::RemoteFile;
+use self::store::{Store, Text};
 use crate::shared::Shared;
+use crate::ssh::{Ssh, SshOptions};
 pub use dialect::Dialect;
-use dialect::{Flaw, Place, quoted};
 
 /// The kind in the configuration.
 const KIND: &str = "env_file";
@@ -50,58 +58,81 @@ pub struct Options {
     pub key: String,
     /// Who reads the file.
     pub dialect: Dialect,
+    /// The machine that it is on, as `ssh` takes it; by itself this one.
+    #[serde(default)]
+    pub host: Option<String>,
+    /// How `ssh` is called.
+    #[serde(default)]
+    pub ssh: Option<SshOptions>,
 }
 
 /// One value in one file.
 pub struct EnvFile {
     id: CopyId,
-    file: File,
-}
-
-/// What the work on the file needs to know.
-#[derive(Clone)]
-struct File {
-    path: PathBuf,
-    key: String,
-    dialect: Dialect,
-}
-
-/// The file as it is, with the place of the value.
-struct Loaded {
-    path: PathBuf,
-    snapshot: Snapshot,
-    place: Option<Place>,
+    line: Line,
+    store: Box<dyn Store>,
 }
 
 impl EnvFile {
     /// Looks at no file yet.
     ///
     /// # Errors
-    /// When the path names no file, or the key can't be a variable's name.
+    /// When the path names no file, the key can't be a variable's name, or the host none.
     pub fn new(name: Option<String>, options: Options, shared: Arc<Shared>) -> Result<Self> {
-        let Options { path, key, dialect } = options;
-        let path = shared.path(&path);
+        let Options { path, key, dialect, host, ssh } = options;
         let refuse = |why: String| Error::new(Kind::Config, "edit an env file").because(why);
-        let own = path.file_name().map(|name| name.to_string_lossy().into_owned());
-        let own = own.ok_or_else(|| refuse(format!("{} names no file", path.display())))?;
+        let own = Path::new(&path).file_name().map(|name| name.to_string_lossy().into_owned());
+        let own = own.ok_or_else(|| refuse(format!("{path} names no file")))?;
         if !dialect.takes_name(&key) {
             return Err(refuse(format!("{key:?} can't be the name of a variable there")));
         }
+        let store: Box<dyn Store> = match Ssh::configured(host, ssh, &shared)? {
+            Some(ssh) => Box::new(RemoteFile::new(ssh, path)?),
+            None => Box::new(LocalFile { path: shared.path(&path) }),
+        };
         let id = CopyId::new(format!("{KIND}:{}", name.unwrap_or(own)));
-        Ok(Self { id, file: File { path, key, dialect } })
+        Ok(Self { id, line: Line { key, dialect, file: store.shown() }, store })
     }
 
-    async fn load(&self) -> Result<Loaded> {
-        let file = self.file.clone();
-        files::blocking(move || file.load()).await
+    async fn text(&self) -> Result<Text> {
+        self.store.read(&self.line.operation()).await
     }
 
-    fn seen(&self, loaded: &Loaded) -> Result<Seen> {
-        let content = match self.file.value(loaded)? {
+    fn seen(&self, text: &Text) -> Result<Seen> {
+        let place = self.line.place(&text.bytes)?;
+        let content = match self.line.value(place.as_ref())? {
             Some(value) => Content::Value(value),
             None => Content::Absent,
         };
-        Ok(Seen { content, version: None, updated_at: loaded.snapshot.updated_at() })
+        Ok(Seen { content, version: None, updated_at: text.facts.updated_at })
+    }
+
+    /// What stands in the way of a change, or is worth a look.
+    fn findings(&self, text: &Text) -> Result<Vec<Finding>> {
+        let mut findings = self.line.findings(self.id.as_str(), &text.bytes)?;
+        let facts = &text.facts;
+        let mut find = |severity, what: &str, mend: String| {
+            findings.push(Finding::new(severity, self.id.as_str(), what).mend(mend));
+        };
+        if let Some(why) = &facts.unwritable {
+            let mend =
+                format!("give the account that pgrotate has there the right to write {}", facts.folder);
+            find(Severity::Blocks, &format!("its folder can't be written: {why}"), mend);
+        }
+        if facts.foreign {
+            let what = "the file belongs to another user or group, and would not any more after a change";
+            find(Severity::Blocks, what, "let pgrotate be that user there".into());
+        }
+        if facts.mode & 0o007 != 0 {
+            let mend = self.store.by_hand(&format!("chmod o= {}", facts.path));
+            find(Severity::Warning, "everybody on its machine can read it", mend);
+        }
+        if facts.names > 1 {
+            let what = "the file has a second name (a hard link), which would keep the old value";
+            let mend = format!("find {} -samefile {}", facts.folder, facts.path);
+            find(Severity::Warning, what, self.store.by_hand(&mend));
+        }
+        Ok(findings)
     }
 }
 
@@ -112,7 +143,7 @@ impl Sink for EnvFile {
     }
 
     fn location(&self) -> String {
-        format!("{}:{}", self.whole(), self.file.key)
+        format!("{}:{}", self.whole(), self.line.key)
     }
 
     fn capabilities(&self) -> Capabilities {
@@ -120,7 +151,7 @@ impl Sink for EnvFile {
     }
 
     fn whole(&self) -> String {
-        format!("{KIND}:{}", self.file.path.display())
+        format!("{KIND}:{}", self.store.shown())
     }
 
     fn guards_whole(&self) -> bool {
@@ -128,183 +159,33 @@ impl Sink for EnvFile {
     }
 
     async fn check(&self) -> Result<Inspection> {
-        let loaded = self.load().await?;
-        let (file, id) = (self.file.clone(), self.id.clone());
-        files::blocking(move || Ok((file.findings(id.as_str(), &loaded), loaded)))
-            .await
-            .and_then(|(findings, loaded)| Ok(Inspection { seen: self.seen(&loaded)?, findings }))
+        let text = self.text().await?;
+        Ok(Inspection { seen: self.seen(&text)?, findings: self.findings(&text)? })
     }
 
     async fn inspect(&self) -> Result<Seen> {
-        self.seen(&self.load().await?)
+        self.seen(&self.text().await?)
     }
 
     async fn publish(&self, update: &Update<'_>) -> Result<Outcome> {
-        let file = self.file.clone();
-        // Held until the file is replaced: another process may want to change another line of it.
-        let (lock, loaded) = files::blocking(move || file.hold()).await?;
-        let present = self.file.value(&loaded)?;
+        let operation = self.line.operation();
+        let draft = self.store.begin(&operation).await?;
+        let place = self.line.place(&draft.text.bytes)?;
+        let present = self.line.value(place.as_ref())?;
         let value = update.value(present.as_ref())?;
-        let (file, expected) = (self.file.clone(), value.clone());
         if present.as_ref() == Some(&value) {
-            files::sweep(&loaded.path);
             return Ok(Outcome::already_done());
         }
-        let again = files::blocking(move || {
-            file.change(&loaded, value.expose())?;
-            drop(lock);
-            file.load()
-        });
-        match self.file.value(&again.await?)? {
-            Some(value) if value == expected => Ok(Outcome::changed()),
+        let new = self.line.change(&draft.text.bytes, place.as_ref(), value.expose())?;
+        let after = self.store.replace(draft, new, &operation).await?;
+        let place = self.line.place(&after)?;
+        match self.line.value(place.as_ref())? {
+            Some(found) if found == value => Ok(Outcome::changed()),
             _ => Err(self
-                .file
+                .line
                 .refuse(Kind::Conflict, "it does not hold what was written a moment ago")
                 .later(None)),
         }
-    }
-}
-
-impl File {
-    fn operation(&self) -> String {
-        format!("edit {} in {}", self.key, self.path.display())
-    }
-
-    fn refuse(&self, kind: Kind, why: impl Into<String>) -> Error {
-        Error::new(kind, self.operation()).because(why)
-    }
-
-    /// The file itself: a link is followed, within the folder.
-    fn resolve(&self) -> Result<PathBuf> {
-        let failed = |error: std::io::Error| files::classify(&error, &self.operation());
-        let folder = files::folder_of(&self.path).canonicalize().map_err(failed)?;
-        let named = folder.join(self.path.file_name().unwrap_or_default());
-        if !named.symlink_metadata().map_err(failed)?.is_symlink() {
-            return Ok(named);
-        }
-        let target = named.canonicalize().map_err(failed)?;
-        if target.starts_with(&folder) {
-            return Ok(target);
-        }
-        Err(self
-            .refuse(Kind::Config, "it is a symbolic link that leads out of its folder")
-            .hint("name the file itself as `path`, if it is the one that is meant"))
-    }
-
-    fn load(&self) -> Result<Loaded> {
-        let path = self.resolve()?;
-        let snapshot = files::read(&path, &self.operation())?;
-        let place = self.place(&snapshot.bytes)?;
-        Ok(Loaded { path, snapshot, place })
-    }
-
-    /// Locks the file, then loads it.
-    fn hold(&self) -> Result<(files::Lock, Loaded)> {
-        let lock = files::hold(&self.resolve()?, &self.operation())?;
-        let loaded = self.load()?;
-        if lock.is_of(&loaded.snapshot.metadata) {
-            return Ok((lock, loaded));
-        }
-        Err(self.refuse(Kind::Busy, "another process has replaced it in this very moment").later(None))
-    }
-
-    /// The one place where the key gets its value.
-    fn place(&self, text: &[u8]) -> Result<Option<Place>> {
-        let Self { key, dialect, .. } = self;
-        let mut places = dialect.find(text, key).map_err(|Flaw { line, what }| {
-            self.refuse(Kind::Config, format!("line {line}: {what}"))
-                .hint(format!("keep {key} in a file of its own that only assigns"))
-        })?;
-        if let [first, second, ..] = &places[..] {
-            let why = format!("{key} stands in it twice, in lines {} and {}", first.line, second.line);
-            return Err(self.refuse(Kind::Ambiguous, why).hint("remove the line that does not count"));
-        }
-        Ok(places.pop())
-    }
-
-    /// The present value; none where there is nothing, or nothing yet, behind the `=`.
-    fn value(&self, loaded: &Loaded) -> Result<Option<Secret>> {
-        let Some(place) = &loaded.place else { return Ok(None) };
-        if place.computed {
-            let why = format!("line {}: its value is computed by the shell", place.line);
-            return Err(self.refuse(Kind::Config, why).hint("write the value itself there"));
-        }
-        match std::str::from_utf8(&place.value) {
-            Ok("") => Ok(None),
-            Ok(value) => Ok(Some(Secret::new(value))),
-            Err(_) => Err(self.refuse(Kind::Corrupt, format!("line {}: its value is not UTF-8", place.line))),
-        }
-    }
-
-    /// What stands in the way of a change, or is worth a look.
-    fn findings(&self, subject: &str, loaded: &Loaded) -> Vec<Finding> {
-        let mut findings = Vec::new();
-        let mut find = |severity, what: &str, mend: String| {
-            findings.push(Finding::new(severity, subject, what).mend(mend));
-        };
-        let (key, shown) = (&self.key, loaded.path.display());
-        match &loaded.place {
-            None => {
-                find(
-                    Severity::Blocks,
-                    &format!("{shown} has no line for {key}"),
-                    format!("add the line `{key}=`"),
-                );
-            }
-            Some(place) if place.value.is_empty() => {
-                find(Severity::Note, "it has no value yet", "the run writes the configured form".into());
-            }
-            Some(place) if self.dialect == Dialect::Verbatim && quoted(&place.value) => {
-                let what = "its value stands in quotes, which this dialect takes for a part of it";
-                find(
-                    Severity::Warning,
-                    what,
-                    "remove them, or name the dialect of whoever reads the file".into(),
-                );
-            }
-            Some(_) => {}
-        }
-        let folder = files::folder_of(&loaded.path);
-        if let Some(why) = files::unwritable(&folder) {
-            let mend = format!("give pgrotate's user the right to write {}", folder.display());
-            find(Severity::Blocks, &format!("its folder can't be written: {why}"), mend);
-        }
-        let metadata = &loaded.snapshot.metadata;
-        if files::is_foreign(metadata) {
-            let what = "the file belongs to another user or group, and would not any more after a change";
-            find(Severity::Blocks, what, "run pgrotate as that user".into());
-        }
-        if metadata.mode() & 0o007 != 0 {
-            find(Severity::Warning, "everybody on this machine can read it", format!("chmod o= {shown}"));
-        }
-        if metadata.nlink() > 1 {
-            let what = "the file has a second name (a hard link), which would keep the old value";
-            find(Severity::Warning, what, format!("find {} -samefile {shown}", folder.display()));
-        }
-        findings
-    }
-
-    /// Writes the value in its place, and nothing else.
-    fn change(&self, loaded: &Loaded, value: &str) -> Result<()> {
-        let place = loaded.place.as_ref().ok_or_else(|| {
-            self.refuse(Kind::NotFound, "there is no line for it")
-                .hint(format!("add the line `{}=`", self.key))
-        })?;
-        let written = self.dialect.write(value, place.style).map_err(|why| {
-            let why = format!("the new value can't be written in this dialect: {why}");
-            self.refuse(Kind::Rejected, why)
-        })?;
-        let old = &loaded.snapshot.bytes;
-        let mut new = Zeroizing::new(Vec::with_capacity(old.len() + written.len()));
-        new.extend_from_slice(&old[..place.span.start]);
-        new.extend_from_slice(written.as_bytes());
-        new.extend_from_slice(&old[place.span.end..]);
-        // Before it takes the old one's place: the reader must find exactly the new value there.
-        match self.place(&new)? {
-            Some(again) if *again.value == value.as_bytes() && !again.computed => {}
-            _ => return Err(Error::internal("a value would not be read as it was written")),
-        }
-        files::replace(&loaded.path, &loaded.snapshot, &new, &self.operation())
     }
 }
 

@@ -11,6 +11,7 @@ pub mod azure_app_service;
 pub mod azure_key_vault;
 pub mod azure_postgres_flexible;
 pub mod changelog;
+mod child;
 pub mod command;
 pub mod credentials;
 pub mod env_file;
@@ -30,6 +31,7 @@ pub mod onepassword;
 pub mod postgres;
 pub mod registry;
 pub mod shared;
+pub mod ssh;
 mod ticket;
 pub mod webhook;
 

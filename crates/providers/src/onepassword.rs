@@ -1,4 +1,4 @@
-//! 1Password as the vault of record, by way of a Connect server.
+//! 1Password as the vault of record, by way of a Connect server or of the CLI `op`.
 //!
 //! One item holds everything: the current password stays in the item's own password field, so
 //! that people find it where they always did, and the other versions stand in fields that
@@ -6,7 +6,13 @@
 //! runs that made them. Connect shows no history of an item, so the previous password would
 //! otherwise be lost to programs.
 //!
-//! *Needs* a Connect token (`OP_CONNECT_TOKEN`) with read and write on the vault.
+//! *Needs* a Connect token (`OP_CONNECT_TOKEN`) with read and write on the vault, or a service
+//! account's (`OP_SERVICE_ACCOUNT_TOKEN`) with `read_items` and `write_items`, and `op` 2.18 or
+//! newer. `[onepassword] via` says which; without it Connect is taken where a server is named.
+//!
+//! By Connect an item is patched; the CLI can only rewrite it as a whole, so it is asked first
+//! what would be lost (`onepassword/cli.rs`). Both ways the item is compared afterwards with what it
+//! was before.
 //!
 //! Of Connect's interface (specification 1.7.1):
 //! - Titles are not unique; two items of one title stop the run.
@@ -20,11 +26,14 @@
 //!   to find out whether the token may write. That the right is looked at before the patch is
 //!   an inference.
 
+mod cli;
 mod connect;
 mod item;
 #[cfg(test)]
 mod tests;
+mod transport;
 
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -33,8 +42,8 @@ use pgrotate_core::{CopyId, Error, Kind, Result, RunId, Secret, VersionId};
 use serde::Deserialize;
 use tokio::sync::OnceCell;
 
-use self::connect::{Connect, Place};
-use self::item::{Goal, Item, Patch, Slot};
+use self::item::{Goal, Item, Slot};
+use self::transport::{Place, Transport};
 use crate::shared::Shared;
 
 /// The kind's name in the configuration and in copy ids.
@@ -59,7 +68,9 @@ pub struct Onepassword {
     id: CopyId,
     options: Options,
     shared: Arc<Shared>,
-    connect: OnceCell<Connect>,
+    /// The CLI, where it is needed: a name on PATH.
+    op: PathBuf,
+    transport: OnceCell<Box<dyn Transport>>,
     place: OnceCell<Place>,
 }
 
@@ -74,44 +85,33 @@ impl Onepassword {
                 .because("pgrotate keeps its own notes in a field of this label"));
         }
         let id = CopyId::new(format!("{KIND}:{}", name.as_ref().unwrap_or(&options.item)));
-        Ok(Self { id, options, shared, connect: OnceCell::new(), place: OnceCell::new() })
+        let op = PathBuf::from("op");
+        Ok(Self { id, options, shared, op, transport: OnceCell::new(), place: OnceCell::new() })
     }
 
-    async fn connect(&self) -> Result<&Connect> {
-        self.connect.get_or_try_init(|| async { Connect::new(&self.shared) }).await
+    async fn transport(&self) -> Result<&dyn Transport> {
+        let choose = || async { transport::choose(&self.shared, &self.op) };
+        self.transport.get_or_try_init(choose).await.map(Box::as_ref)
     }
 
     /// Where the item is; looked up once.
     async fn place(&self) -> Result<&Place> {
         let Options { vault, item, .. } = &self.options;
-        let find = || async {
-            let connect = self.connect().await?;
-            let vault = match is_id(vault) {
-                true => vault.clone(),
-                false => connect.find(&["vaults"], "name", vault, "vault").await?,
-            };
-            let item = match is_id(item) {
-                true => item.clone(),
-                false => connect.find(&["vaults", &vault, "items"], "title", item, "item").await?,
-            };
-            Ok(Place { vault, item })
-        };
-        self.place.get_or_try_init(find).await
+        self.place.get_or_try_init(|| async { self.transport().await?.place(vault, item).await }).await
     }
 
     async fn item(&self) -> Result<Item> {
         let place = self.place().await?;
-        self.connect().await?.item(place, self.options.field.as_deref()).await
+        self.transport().await?.item(place, self.options.field.as_deref()).await
     }
 
     /// Brings the item to the goals in one write, and makes sure that nothing else changed.
     async fn reach(&self, before: &Item, goals: &[Goal]) -> Result<Option<VersionId>> {
-        let patch = before.patch(goals)?;
-        if patch.is_empty() {
+        if before.patch(goals)?.is_empty() {
             return Ok(before.version());
         }
-        let place = self.place().await?;
-        let after = self.connect().await?.patch(place, &patch, self.options.field.as_deref()).await?;
+        let (place, choice) = (self.place().await?, self.options.field.as_deref());
+        let after = self.transport().await?.reach(place, before, goals, choice).await?;
         match after.deviation(before, goals)? {
             None => Ok(after.version()),
             Some(what) => Err(Error::new(Kind::Conflict, format!("change only the password in {}", self.id))
@@ -119,11 +119,6 @@ impl Onepassword {
                 .hint("somebody edited the item at the same moment; look at it in 1Password, which keeps its history")),
         }
     }
-}
-
-/// Whether a text has the form of 1Password's ids.
-fn is_id(text: &str) -> bool {
-    text.len() == 26 && text.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit())
 }
 
 #[async_trait]
@@ -139,24 +134,16 @@ impl Vault for Onepassword {
     }
 
     async fn check(&self) -> Result<Survey> {
-        let place = self.place().await?;
-        let tried =
-            self.connect().await?.patch(place, &Patch::nothing(), self.options.field.as_deref()).await;
-        let item = match tried {
-            Ok(item) => item,
-            Err(error) if error.kind() == Kind::Rejected => {
-                let what = "whether the item may be changed can't be told before: this Connect server takes no empty change";
-                let findings = vec![Finding::new(Severity::Unseen, self.id.as_str(), what)];
-                return Ok(Survey { state: None, findings });
-            }
-            Err(error) => return Err(error),
-        };
-        let state = item.read()?;
-        let buried = item.state().map(|state| {
-            let what = format!("the item is {}", state.to_lowercase());
-            Finding::new(Severity::Blocks, self.id.as_str(), what).mend("restore it in 1Password")
-        });
-        Ok(Survey { state: Some(state), findings: buried.into_iter().collect() })
+        let (place, choice) = (self.place().await?, self.options.field.as_deref());
+        let (item, mut findings) = self.transport().await?.probe(place, choice, self.id.as_str()).await?;
+        if let Some(item) = &item {
+            findings.extend(item.state().map(|state| {
+                let what = format!("the item is {}", state.to_lowercase());
+                Finding::new(Severity::Blocks, self.id.as_str(), what).mend("restore it in 1Password")
+            }));
+        }
+        let state = item.map(|item| item.read()).transpose()?;
+        Ok(Survey { state, findings })
     }
 
     async fn read(&self) -> Result<VaultState> {

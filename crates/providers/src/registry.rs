@@ -94,6 +94,7 @@ providers! {
     /// Builds a consumer.
     consumer -> Consumer, CONSUMERS: {
         "azure_app_service" => azure_app_service::App,
+        "command" => command::CommandConsumer,
     }
 }
 

@@ -210,8 +210,20 @@ pub struct AwsSettings {
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct OnepasswordSettings {
+    /// The way there; by itself Connect where a server is named, else the CLI.
+    pub via: Option<OnepasswordVia>,
     /// The Connect server; else `OP_CONNECT_HOST`.
     pub connect: Option<String>,
+}
+
+/// The ways to 1Password.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum OnepasswordVia {
+    /// A Connect server, with `OP_CONNECT_TOKEN`.
+    Connect,
+    /// The CLI `op`, with `OP_SERVICE_ACCOUNT_TOKEN`.
+    Cli,
 }
 
 #[cfg(test)]

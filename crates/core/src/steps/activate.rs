@@ -9,5 +9,12 @@ use crate::run::RunState;
 /// Tells a consumer: refresh, restart.
 pub(crate) async fn perform(rotation: &Rotation, id: &str, run: &RunState) -> Result<Outcome> {
     let bound = rotation.consumers.iter().find(|bound| bound.consumer.id() == id).ok_or_else(|| gone(id))?;
-    bound.consumer.activate(&Activation { run: run.run, versions: &run.versions() }).await
+    let keys = rotation.keys(run).await?;
+    let activation = Activation {
+        run: run.run,
+        versions: &run.versions(),
+        password: &keys.next,
+        previous: keys.previous.as_ref(),
+    };
+    bound.consumer.activate(&activation).await
 }

@@ -383,7 +383,8 @@ async fn activate(
     fake: &Fake,
     versions: &BTreeMap<CopyId, VersionId>,
 ) -> Result<pgrotate_core::journal::Outcome> {
-    app(fake).activate(&Activation { run: run(), versions }).await
+    let password = &Secret::new("new-password");
+    app(fake).activate(&Activation { run: run(), versions, password, previous: None }).await
 }
 
 #[tokio::test]

@@ -2,24 +2,26 @@
 //! rules, written down a second time and independently of the editor.
 
 use std::collections::BTreeMap;
-use std::os::unix::fs::{PermissionsExt, symlink};
-use std::path::Path;
+use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use pgrotate_core::Retry;
 use pgrotate_core::journal::Effect;
+use pgrotate_core::{Retry, Secret};
 use proptest::prelude::*;
 
 use super::dialect::Style;
 use super::*;
 use crate::fake::{self, Job};
+use crate::files;
 use crate::shared::Vendors;
 
 const KEY: &str = "KEY";
 const SHELL: &str = "sh";
 
 fn sink(path: &Path, dialect: Dialect) -> EnvFile {
-    let options = Options { path: path.to_str().unwrap().to_owned(), key: KEY.into(), dialect };
+    let options =
+        Options { path: path.to_str().unwrap().to_owned(), key: KEY.into(), dialect, host: None, ssh: None };
     EnvFile::new(None, options, fake::shared(Vendors::default(), "")).unwrap()
 }
 

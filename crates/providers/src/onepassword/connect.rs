@@ -4,23 +4,19 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use async_trait::async_trait;
+use pgrotate_core::provider::{Finding, Severity};
 use pgrotate_core::{Error, Kind, Result, Secret};
 use reqwest::{Method, RequestBuilder, Response, StatusCode, Url};
 use serde_json::Value;
 
-use super::item::{Item, Patch, wipe};
+use super::item::{Goal, Item, Patch, wipe};
+use super::transport::{self, Place, Transport};
 use crate::http::{self, Effect};
 use crate::shared::Shared;
 
 /// How long a server that has just started may need to know its tokens.
 const WARM_UP: Duration = Duration::from_secs(1);
-
-/// Where an item is.
-#[derive(Clone, Debug)]
-pub(super) struct Place {
-    pub(super) vault: String,
-    pub(super) item: String,
-}
 
 /// A Connect server with a token for it.
 pub(super) struct Connect {
@@ -53,55 +49,18 @@ impl Connect {
         Ok(Self { base, token, shared: Arc::clone(shared), greeted: AtomicBool::new(false) })
     }
 
-    /// Finds a vault's or an item's id by its exact name. What is archived doesn't count.
-    ///
-    /// # Errors
-    /// When there is none or more than one.
-    pub(super) async fn find(&self, segments: &[&str], key: &str, name: &str, what: &str) -> Result<String> {
+    async fn find(&self, segments: &[&str], key: &str, name: &str, what: &str) -> Result<String> {
         let operation = format!("find the {what} \"{name}\" in 1Password");
         let filter = format!("{key} eq {}", Value::from(name));
         let request = || self.request(Method::GET, segments).query(&[("filter", &filter)]);
         let mut answer = self.json(request, Effect::Reads, &operation).await?;
-        let all = answer.as_array().map_or(&[][..], Vec::as_slice);
-        let named: Vec<&Value> = all.iter().filter(|one| one[key] == name).collect();
-        let live: Vec<&str> = named
-            .iter()
-            .filter(|one| one["state"].as_str().unwrap_or_default().is_empty())
-            .filter_map(|one| one["id"].as_str())
-            .collect();
-        let found = match live[..] {
-            [id] => Ok(id.to_owned()),
-            [] if named.is_empty() => Err(Error::new(Kind::NotFound, operation)
-                .because("there is none of this name that the token may see")
-                .hint(format!(
-                    "correct `{what}` in the configuration, or give the token access to the vault"
-                ))),
-            [] => Err(Error::new(Kind::BadState, operation)
-                .because("it is archived or deleted")
-                .hint("restore it in 1Password")),
-            _ => Err(Error::new(Kind::Ambiguous, operation)
-                .because(format!("there are {} of this name: {}", live.len(), live.join(", ")))
-                .hint(format!("name one by its id in the configuration: {what} = \"{}\"", live[0]))),
-        };
+        let found = transport::only(&answer, key, name, what);
         wipe(&mut answer);
         found
     }
 
-    /// The item with all its fields.
-    ///
-    /// # Errors
-    /// When it can't be read.
-    pub(super) async fn item(&self, place: &Place, choice: Option<&str>) -> Result<Item> {
-        let request = || self.request(Method::GET, &segments(place));
-        let document = self.json(request, Effect::Reads, "read the item in 1Password").await?;
-        Ok(Item::new(document, choice.map(str::to_owned)))
-    }
-
     /// Changes the item in one piece, and answers what it is now.
-    ///
-    /// # Errors
-    /// When it can't be changed, or nobody knows whether it was.
-    pub(super) async fn patch(&self, place: &Place, patch: &Patch, choice: Option<&str>) -> Result<Item> {
+    async fn patch(&self, place: &Place, patch: &Patch, choice: Option<&str>) -> Result<Item> {
         // An empty patch leaves the item as it is, so a lost answer to it does no harm.
         let effect = if patch.is_empty() { Effect::Reads } else { Effect::Writes };
         let request = || self.request(Method::PATCH, &segments(place)).json(patch.document());
@@ -146,6 +105,53 @@ impl Connect {
         operation: &str,
     ) -> Result<Response> {
         request().send().await.map_err(|error| http::unanswered(&error, effect, operation))
+    }
+}
+
+#[async_trait]
+impl Transport for Connect {
+    async fn place(&self, vault: &str, item: &str) -> Result<Place> {
+        let vault = match transport::is_id(vault) {
+            true => vault.to_owned(),
+            false => self.find(&["vaults"], "name", vault, "vault").await?,
+        };
+        let item = match transport::is_id(item) {
+            true => item.to_owned(),
+            false => self.find(&["vaults", &vault, "items"], "title", item, "item").await?,
+        };
+        Ok(Place { vault, item })
+    }
+
+    async fn item(&self, place: &Place, choice: Option<&str>) -> Result<Item> {
+        let request = || self.request(Method::GET, &segments(place));
+        let document = self.json(request, Effect::Reads, "read the item in 1Password").await?;
+        Ok(Item::new(document, choice.map(str::to_owned)))
+    }
+
+    async fn reach(
+        &self,
+        place: &Place,
+        before: &Item,
+        goals: &[Goal],
+        choice: Option<&str>,
+    ) -> Result<Item> {
+        self.patch(place, &before.patch(goals)?, choice).await
+    }
+
+    async fn probe(
+        &self,
+        place: &Place,
+        choice: Option<&str>,
+        subject: &str,
+    ) -> Result<(Option<Item>, Vec<Finding>)> {
+        match self.patch(place, &Patch::nothing(), choice).await {
+            Ok(item) => Ok((Some(item), Vec::new())),
+            Err(error) if error.kind() == Kind::Rejected => {
+                let what = "whether the item may be changed can't be told before: this Connect server takes no empty change";
+                Ok((None, vec![Finding::new(Severity::Unseen, subject, what)]))
+            }
+            Err(error) => Err(error),
+        }
     }
 }
 

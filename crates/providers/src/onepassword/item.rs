@@ -5,7 +5,7 @@ use jiff::Timestamp;
 use pgrotate_core::provider::{Entry, VaultState};
 use pgrotate_core::{Error, Kind, Result, RunId, Secret, VersionId};
 use serde_json::{Value, json};
-use zeroize::Zeroize;
+use zeroize::{Zeroize, Zeroizing};
 
 /// A place in an item.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -101,7 +101,39 @@ impl Item {
     }
 
     fn updated_at(&self) -> Option<Timestamp> {
-        self.document["updatedAt"].as_str()?.parse().ok()
+        // Connect's name for it, and the CLI's.
+        let at = ["updatedAt", "updated_at"].iter().find_map(|key| self.document[*key].as_str())?;
+        at.parse().ok()
+    }
+
+    /// What sort of item it is.
+    pub(super) fn category(&self) -> Option<&str> {
+        self.document["category"].as_str()
+    }
+
+    /// Whether it shows a passkey; that it shows none does not say that it has none.
+    pub(super) fn has_passkey(&self) -> bool {
+        fn anywhere(value: &Value) -> bool {
+            let tells = |(key, value): (&String, &Value)| {
+                let named = matches!(key.as_str(), "id" | "type" | "purpose")
+                    && value.as_str().is_some_and(|text| text.eq_ignore_ascii_case("passkey"));
+                (key.eq_ignore_ascii_case("passkey") && settled(value).is_some()) || named || anywhere(value)
+            };
+            match value {
+                Value::Object(map) => map.iter().any(tells),
+                Value::Array(values) => values.iter().any(anywhere),
+                _ => false,
+            }
+        }
+        anywhere(&self.document)
+    }
+
+    /// The whole item as JSON.
+    pub(super) fn text(&self) -> Zeroizing<Vec<u8>> {
+        // Reserved beforehand: a buffer that grows leaves copies of secrets behind.
+        let mut text = Zeroizing::new(Vec::with_capacity(256 << 10));
+        serde_json::to_writer(&mut *text, &self.document).expect("a document read from JSON is JSON");
+        text
     }
 
     fn fields(&self) -> &[Value] {
@@ -218,6 +250,57 @@ impl Item {
         Ok(Patch(Value::Array(operations)))
     }
 
+    /// The whole item as it shall be.
+    ///
+    /// # Errors
+    /// When a field can't be told from another.
+    pub(super) fn edited(&self, goals: &[Goal]) -> Result<Self> {
+        let mut edited = Self::new(self.document.clone(), self.choice.clone());
+        for (slot, goal) in goals {
+            let at = match self.field(*slot)? {
+                Some(field) => edited.fields().iter().position(|own| own["id"] == field["id"]),
+                None => None,
+            };
+            let Value::Array(fields) = &mut edited.document["fields"] else {
+                return Err(Error::new(Kind::Corrupt, format!("change \"{}\"", slot.label()))
+                    .because("1Password shows the item without fields"));
+            };
+            match (at, goal) {
+                (None, None) => {}
+                (Some(at), Some(goal)) => fields[at]["value"] = goal.expose().into(),
+                (Some(at), None) => wipe(&mut fields.remove(at)),
+                (None, Some(goal)) => {
+                    fields.push(json!({"label": slot.label(), "type": slot.kind(), "value": goal.expose()}))
+                }
+            }
+        }
+        Ok(edited)
+    }
+
+    /// What another document of this item has not, or has otherwise: a field, a section, a file.
+    /// Values are not compared: who previews a change may hide them.
+    pub(super) fn lost_in(&self, other: &Value) -> Option<String> {
+        for key in ["title", "category", "urls", "tags", "files"] {
+            if settled(&self.document[key]) != settled(&other[key]) {
+                return Some(format!("the item's {key}"));
+            }
+        }
+        let sections = list(&other["sections"]);
+        if list(&self.document["sections"])
+            .iter()
+            .any(|own| sections.iter().all(|one| one["id"] != own["id"]))
+        {
+            return Some("a section".to_owned());
+        }
+        let alike = |old: &Value, new: &Value| {
+            let same =
+                |key: &str| key == "section" || key == "value" || settled(&old[key]) == settled(&new[key]);
+            FIELD_KEYS.iter().all(|key| same(key)) && old["section"]["id"] == new["section"]["id"]
+        };
+        let lost = self.fields().iter().find(|old| !list(&other["fields"]).iter().any(|new| alike(old, new)));
+        lost.map(|field| format!("the field \"{}\"", name_of(field)))
+    }
+
     /// What is not as it was asked for: a goal that was missed, or something beside the goals
     /// that has changed. Names fields by label, never by value.
     ///
@@ -234,8 +317,10 @@ impl Item {
                 return Ok(Some(format!("the item's {key} changed")));
             }
         }
-        let gone = |section: &&Value| !list(&self.document["sections"]).contains(section);
-        if list(&before.document["sections"]).iter().any(|section| gone(&section)) {
+        let gone = |section: &Value| !list(&self.document["sections"]).contains(section);
+        // One without a name goes and comes with the fields that are in none.
+        let named = |section: &Value| settled(&section["label"]).is_some();
+        if list(&before.document["sections"]).iter().any(|section| named(section) && gone(section)) {
             return Ok(Some("a section changed".to_owned()));
         }
         self.changed_field(before, goals)

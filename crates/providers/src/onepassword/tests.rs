@@ -55,7 +55,7 @@ impl World {
 
     fn vault(&self, field: Option<&str>) -> Onepassword {
         let vendors = Vendors {
-            onepassword: OnepasswordSettings { connect: Some(format!("{}/", self.fake.url)) },
+            onepassword: OnepasswordSettings { connect: Some(format!("{}/", self.fake.url)), via: None },
             ..Vendors::default()
         };
         let options =

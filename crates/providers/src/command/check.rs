@@ -1,0 +1,355 @@
+//! The verification: a program that gets the new password in its environment.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use pgrotate_core::journal::Outcome;
+use pgrotate_core::provider::{Evidence, Finding, Severity, Verification};
+use pgrotate_core::value::{self, Template};
+use pgrotate_core::{Error, Kind, Result};
+use serde::Deserialize;
+use tokio::process::Command;
+
+use super::words::{Said, listen};
+use super::{KIND, Program, default_timeout};
+use crate::child::{self, Ended, Group};
+use crate::log_scan::{Redactor, Trouble};
+use crate::shared::Shared;
+
+/// What can be set.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Options {
+    /// Where it runs; relative to the configuration file.
+    pub directory: String,
+    /// The program and its arguments. A program with a `/` is relative to the directory.
+    pub command: Vec<String>,
+    /// The variables that it gets; `{database_url}` and `{password}` are filled in.
+    #[serde(default)]
+    pub environment: BTreeMap<String, String>,
+    /// Seconds that it may take.
+    #[serde(default = "default_timeout")]
+    pub timeout_s: u64,
+}
+
+/// A program to be run.
+pub struct CommandCheck {
+    id: String,
+    directory: PathBuf,
+    program: Program,
+    environment: Vec<(String, Value)>,
+    timeout: Duration,
+}
+
+/// The value of a variable.
+enum Value {
+    Plain(String),
+    Secret(Template),
+}
+
+impl CommandCheck {
+    /// Reads the templates; runs nothing yet.
+    ///
+    /// # Errors
+    /// When there is no program, an argument would hold a secret, or a variable can't be read.
+    pub fn new(name: Option<String>, options: Options, shared: Arc<Shared>) -> Result<Self> {
+        let Options { directory, command, environment, timeout_s } = options;
+        let id = name.unwrap_or_else(|| KIND.to_owned());
+        let whose = format!("the check {id}");
+        let program = Program::new(command, &whose)?;
+        let refuse = |why: String| Error::new(Kind::Config, format!("use {whose}")).because(why);
+        let environment = environment
+            .into_iter()
+            .map(|(name, text)| match value_of(&name, &text) {
+                Ok(value) => Ok((name, value)),
+                Err(why) => Err(refuse(format!("the variable {name}: {why}"))),
+            })
+            .collect::<Result<_>>()?;
+        let (directory, timeout) = (shared.path(&directory), Duration::from_secs(timeout_s));
+        Ok(Self { id, directory, program, environment, timeout })
+    }
+
+    fn operation(&self) -> String {
+        format!("run {} in {}", self.program.name, self.directory.display())
+    }
+
+    /// The child, with nothing of ours in it but what it was given.
+    fn command(&self, program: &Path, evidence: &Evidence<'_>) -> Command {
+        let mut command = child::command(program);
+        command.args(&self.program.arguments).current_dir(&self.directory);
+        for (name, value) in &self.environment {
+            match value {
+                Value::Plain(text) => command.env(name, text),
+                Value::Secret(template) => {
+                    command.env(name, template.fill(evidence.password, evidence.url).expose())
+                }
+            };
+        }
+        command
+    }
+
+    /// What the run came to, in words.
+    fn judge(&self, ended: Ended, said: Said) -> Result<Outcome> {
+        let (kind, cause) = match (ended, said.trouble) {
+            (_, Some(Trouble::Login)) => {
+                (Kind::Refused, "it reports a login that the server refused".to_owned())
+            }
+            (_, Some(Trouble::Url)) => {
+                (Kind::Rejected, "it reports a database URL that it can't use".to_owned())
+            }
+            (Ended::Status(status), None) if status.success() => return Ok(Outcome::confirmed()),
+            (Ended::Status(status), None) => (Kind::BadState, format!("it ended with {status}")),
+            (Ended::Late, None) => {
+                (Kind::TimedOut, format!("it took longer than {} s", self.timeout.as_secs()))
+            }
+        };
+        let error = Error::new(kind, self.operation()).because(cause);
+        Err(said.last.into_iter().fold(error, |error, line| error.because(format!("it said: {line}"))))
+    }
+}
+
+#[async_trait]
+impl Verification for CommandCheck {
+    fn id(&self) -> &str {
+        &self.id
+    }
+
+    async fn check(&self) -> Result<Vec<Finding>> {
+        let find = |what: String, mend: &str| vec![Finding::new(Severity::Blocks, &self.id, what).mend(mend)];
+        if !self.directory.is_dir() {
+            let what = format!("there is no folder {}", self.directory.display());
+            return Ok(find(what, "correct `directory`; it counts from the configuration file"));
+        }
+        if self.program.find(&self.directory).is_none() {
+            let what =
+                format!("there is no program {} to run in {}", self.program.name, self.directory.display());
+            return Ok(find(
+                what,
+                "install it (a virtual environment has to be made first), or correct `command`",
+            ));
+        }
+        Ok(Vec::new())
+    }
+
+    async fn verify(&self, evidence: &Evidence<'_>) -> Result<Outcome> {
+        let program = self.program.find(&self.directory).ok_or_else(|| {
+            Error::new(Kind::NotFound, self.operation())
+                .because("there is no such program, or it can't be executed")
+        })?;
+        let mut child = self.command(&program, evidence).spawn().map_err(|error| {
+            Error::new(Kind::BadState, self.operation()).because(error.kind().to_string())
+        })?;
+        let group = Group::of(&child);
+        let redactor = Redactor::new(evidence.previous.into_iter().chain([evidence.password]));
+        let (stdout, stderr) = (child.stdout.take(), child.stderr.take());
+        let mut said = Said::default();
+        let ended = {
+            let mut heard = (Said::default(), Said::default());
+            let listen = async {
+                tokio::join!(
+                    listen(stdout, &redactor, &mut heard.0),
+                    listen(stderr, &redactor, &mut heard.1)
+                );
+            };
+            let ended = child::watch(&mut child, listen, self.timeout).await;
+            said.add(heard.0);
+            said.add(heard.1);
+            ended
+        };
+        drop(group);
+        match ended {
+            Some(ended) => self.judge(ended, said),
+            None => Err(Error::new(Kind::BadState, self.operation()).because("the system lost sight of it")),
+        }
+    }
+}
+
+/// The value of a variable, if it can be one.
+fn value_of(name: &str, text: &str) -> Result<Value, String> {
+    if name.is_empty() || name.contains(['=', '\0']) {
+        return Err("no variable can have this name".into());
+    }
+    // Without variables in it, a text is what it says, but for doubled braces.
+    match value::expand(text, &BTreeMap::new(), &[]) {
+        Ok(plain) => Ok(Value::Plain(plain)),
+        Err(_) => Template::parse(text).map(Value::Secret).map_err(|error| error.message),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
+    use pgrotate_core::{Retry, Secret};
+
+    use super::*;
+    use crate::fake;
+    use crate::shared::Vendors;
+
+    const PASSWORD: &str = "Zq8xPTkn5VbR2mWc";
+    const PREVIOUS: &str = "J7hwLsd3GyN9pFeT";
+
+    fn check(script: &str, timeout_s: u64) -> CommandCheck {
+        let environment = [("URL", "{database_url}"), ("WRAPPED", "<{password}>"), ("PLAIN", "{{x}}")];
+        let options = Options {
+            directory: "/".into(),
+            command: ["/bin/sh", "-c", script].map(str::to_owned).to_vec(),
+            environment: environment.map(|(name, value)| (name.to_owned(), value.to_owned())).into(),
+            timeout_s,
+        };
+        CommandCheck::new(None, options, fake::shared(Vendors::default(), "")).unwrap()
+    }
+
+    async fn run(check: &CommandCheck) -> Result<Outcome> {
+        let (password, url) = (Secret::new(PASSWORD), Secret::new(format!("postgresql://u:{PASSWORD}@h/d")));
+        let previous = Secret::new(PREVIOUS);
+        let since = "2026-01-01T00:00:00Z".parse().unwrap();
+        check
+            .verify(&Evidence {
+                run: fake::run(),
+                password: &password,
+                previous: Some(&previous),
+                url: &url,
+                changing_since: since,
+                since,
+            })
+            .await
+    }
+
+    #[tokio::test]
+    async fn the_child_gets_its_variables_and_nothing_else() {
+        let script = format!(
+            "test \"$URL\" = postgresql://u:{PASSWORD}@h/d && test \"$WRAPPED\" = '<{PASSWORD}>' && test \"$PLAIN\" = '{{x}}' && \
+             test -z \"$CARGO_MANIFEST_DIR\" && test -n \"$PATH\" && ! grep -q {} /proc/$$/cmdline",
+            &PASSWORD[..12].replace('q', "[q]")
+        );
+        // The script itself is an argument here, so it must not spell the password it looks for.
+        let script = script.replace(PASSWORD, "Zq8x\"\"PTkn5VbR2mWc").replace("'<Zq8x\"\"", "'<Zq8x''");
+        assert_eq!(run(&check(&script, 10)).await, Ok(Outcome::confirmed()));
+    }
+
+    #[tokio::test]
+    async fn a_failure_quotes_the_last_lines_without_the_password() {
+        let script = "for i in 1 2 3 4 5 6 7 8 9 10 11 12; do echo line $i; done; echo \"cannot use $URL\" >&2; exit 3";
+        let error = run(&check(script, 10)).await.unwrap_err();
+        assert_eq!((error.kind(), error.retry()), (Kind::BadState, Retry::Never));
+        let text = error.to_string();
+        assert!(
+            text.contains("exit status: 3") && text.contains("cannot use postgresql://u:***@h/d"),
+            "{text}"
+        );
+        assert!(!text.contains("line 1:") && text.contains("line 12"), "{text}");
+        assert!(!format!("{error:?}").contains(&PASSWORD[..6]));
+    }
+
+    #[tokio::test]
+    async fn what_still_has_the_old_password_does_not_get_it_quoted() {
+        let error =
+            run(&check(&format!("echo trying {PREVIOUS} from a file; exit 1"), 10)).await.unwrap_err();
+        let text = format!("{error} {error:?}");
+        assert!(text.contains("trying *** from a file") && !text.contains(&PREVIOUS[..6]), "{text}");
+    }
+
+    #[tokio::test]
+    async fn what_it_prints_counts_even_if_it_ends_well() {
+        for (says, kind) in [
+            ("FATAL:  password authentication failed for user \"u\"", Kind::Refused),
+            ("TypeError: connect() got an unexpected keyword argument 'sslmode'", Kind::Rejected),
+        ] {
+            let script = format!("cat <<'END' >&2\n{says}\nEND\necho all is well");
+            assert_eq!(run(&check(&script, 10)).await.unwrap_err().kind(), kind);
+        }
+    }
+
+    #[tokio::test]
+    async fn a_late_child_ends_with_its_children() {
+        let folder = tempfile::tempdir().unwrap();
+        let mark = folder.path().join("mark");
+        let script = format!("(sleep 3; touch {}) & echo started; sleep 60", mark.display());
+        let error = run(&check(&script, 1)).await.unwrap_err();
+        assert_eq!((error.kind(), error.retry()), (Kind::TimedOut, Retry::Never));
+        assert!(error.to_string().contains("it said: started"), "{error}");
+        tokio::time::sleep(Duration::from_secs(3)).await;
+        assert!(!mark.exists(), "the grandchild was ended too");
+    }
+
+    #[tokio::test]
+    async fn a_grandchild_that_keeps_the_pipe_does_not_hold_us_up() {
+        let began = std::time::Instant::now();
+        assert_eq!(run(&check("sleep 60 & echo done", 30)).await, Ok(Outcome::confirmed()));
+        assert!(began.elapsed() < Duration::from_secs(10));
+    }
+
+    #[tokio::test]
+    async fn endless_output_is_read_in_bounded_memory() {
+        let error = run(&check("head -c 3000000 /dev/zero | tr '\\0' x; exit 1", 20)).await.unwrap_err();
+        assert!(error.to_string().len() < 10_000);
+    }
+
+    #[tokio::test]
+    async fn what_is_missing_is_found_before() {
+        let with = |directory: &str, program: &str| {
+            let options = Options {
+                directory: directory.into(),
+                command: vec![program.into()],
+                environment: BTreeMap::new(),
+                timeout_s: 1,
+            };
+            CommandCheck::new(Some("alembic".into()), options, fake::shared(Vendors::default(), "")).unwrap()
+        };
+        assert_eq!(with("/", "bin/sh").check().await, Ok(Vec::new()));
+        assert_eq!(with("/", "sh").check().await, Ok(Vec::new()));
+        for (directory, program, missing) in [
+            ("/nowhere", "sh", "folder /nowhere"),
+            ("/", ".venv/bin/alembic", "program .venv"),
+            ("/", "no-such", "no-such"),
+        ] {
+            let check = with(directory, program);
+            let findings = check.check().await.unwrap();
+            assert!(
+                findings[0].severity == Severity::Blocks && findings[0].what.contains(missing),
+                "{findings:?}"
+            );
+            assert!(run(&check).await.is_err());
+        }
+    }
+
+    #[tokio::test]
+    async fn a_program_is_relative_to_its_directory() {
+        let folder = tempfile::tempdir_in(".").unwrap();
+        let program = folder.path().join("program");
+        std::fs::write(&program, "#!/bin/sh\ntest -x program\n").unwrap();
+        std::fs::set_permissions(&program, PermissionsExt::from_mode(0o755)).unwrap();
+        let options = Options {
+            directory: folder.path().file_name().unwrap().to_str().unwrap().to_owned(),
+            command: vec!["./program".into()],
+            environment: BTreeMap::new(),
+            timeout_s: 10,
+        };
+        let check = CommandCheck::new(None, options, fake::shared(Vendors::default(), "")).unwrap();
+        assert_eq!(run(&check).await, Ok(Outcome::confirmed()));
+    }
+
+    #[test]
+    fn a_secret_among_the_arguments_is_refused() {
+        let with = |command: &[&str], variable: &str| {
+            let options = Options {
+                directory: ".".into(),
+                command: command.iter().map(ToString::to_string).collect(),
+                environment: [("X".to_owned(), variable.to_owned())].into(),
+                timeout_s: 1,
+            };
+            CommandCheck::new(None, options, fake::shared(Vendors::default(), ""))
+                .err()
+                .map(|error| error.to_string())
+        };
+        assert_eq!(with(&["psql"], "a"), None);
+        assert!(with(&["psql", "{database_url}"], "a").unwrap().contains("would show the password"));
+        assert!(with(&["psql", "-p={password}"], "a").unwrap().contains("would show the password"));
+        assert!(with(&[], "a").unwrap().contains("empty"));
+        assert!(with(&["psql"], "{database_uri}").unwrap().contains("no template variable"));
+    }
+}
