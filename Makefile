@@ -17,7 +17,8 @@ run-tests = if cargo nextest --version >/dev/null 2>&1; then cargo nextest run -
 	else cargo test --workspace --locked --bins --lib --tests; fi
 
 BACKEND := examples/mindwell/services/backend
-SHELL_SCRIPTS := .ci/run $(wildcard scripts/*.sh) $(BACKEND)/startup.sh
+SHELL_SCRIPTS := .ci/run $(wildcard scripts/*.sh) $(BACKEND)/startup.sh crates/sandbox/stand-ins/sshd \
+	$(wildcard crates/providers/src/env_file/remote/*.sh)
 
 .PHONY: help
 help: ## lists the targets
@@ -32,10 +33,11 @@ setup: cargo packages venvs ## everything that building, testing and the demo ne
 cargo:
 	@command -v cargo >/dev/null || { echo "error: no cargo; install Rust from https://rustup.rs" >&2; exit 1; }
 
-# PostgreSQL's server binaries, a C compiler (ring, SQLite), Python with venv.
+# PostgreSQL's server binaries, a C compiler (ring, SQLite), Python with venv, and ssh with an sshd for the
+# tests of what is on other machines.
 .PHONY: packages
 packages:
-	@scripts/install-packages.sh compiler python postgresql
+	@scripts/install-packages.sh compiler python postgresql ssh
 
 .PHONY: venvs
 venvs: packages

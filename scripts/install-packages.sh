@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Installs the system packages behind the tools named as arguments, where a tool is missing:
 #
-#   scripts/install-packages.sh compiler python postgresql shellcheck
+#   scripts/install-packages.sh compiler python postgresql ssh shellcheck
 #
 # A tool counts as present when it works, wherever it came from; apt is only asked for the rest.
 set -euo pipefail
@@ -21,6 +21,12 @@ has_python() {
     python3 -c 'import ensurepip, venv' 2>/dev/null
 }
 
+# The server is not on everybody's PATH.
+has_ssh() {
+    command -v ssh >/dev/null && command -v ssh-keygen >/dev/null &&
+        PATH=$PATH:/usr/sbin:/usr/local/sbin command -v sshd >/dev/null
+}
+
 has_shellcheck() {
     command -v shellcheck >/dev/null
 }
@@ -30,6 +36,7 @@ packages_of() {
     compiler) echo gcc libc6-dev ;;
     python) echo python3-venv ;;
     postgresql) echo postgresql ;;
+    ssh) echo openssh-client openssh-server ;;
     shellcheck) echo shellcheck ;;
     esac
 }

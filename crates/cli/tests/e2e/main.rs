@@ -9,3 +9,4 @@ mod lab;
 mod bad_input;
 mod crash;
 mod rotation;
+mod ways;
