@@ -20,7 +20,8 @@ run-tests = if cargo nextest --version >/dev/null 2>&1; then cargo nextest run -
 SPECS := $(or $(PGROTATE_SPECS),../shared/specs)
 
 BACKEND := examples/mindwell/services/backend
-SHELL_SCRIPTS := .ci/run $(wildcard scripts/*.sh scripts/*/*.sh) $(BACKEND)/startup.sh
+SHELL_SCRIPTS := .ci/run $(wildcard scripts/*.sh scripts/*/*.sh) $(BACKEND)/startup.sh crates/sandbox/stand-ins/sshd \
+	$(wildcard crates/providers/src/env_file/remote/*.sh)
 PYTHON_SOURCES := $(BACKEND)/app $(BACKEND)/migrations $(BACKEND)/tests scripts
 
 .PHONY: help
@@ -36,11 +37,12 @@ setup: cargo packages venvs ## everything that building, testing and the demo ne
 cargo:
 	@command -v cargo >/dev/null || { echo "error: no cargo; install Rust from https://rustup.rs" >&2; exit 1; }
 
-# PostgreSQL's server binaries, a C compiler (ring, SQLite), Python with venv, and openssl's command, which makes the
-# RSA key of the sandbox's GitHub App: ring only uses such keys. Nothing is linked with it.
+# PostgreSQL's server binaries, a C compiler (ring, SQLite), Python with venv, ssh with an sshd for the tests of what is
+# on other machines, and openssl's command, which makes the RSA key of the sandbox's GitHub App: ring only uses such
+# keys. Nothing is linked with it.
 .PHONY: packages
 packages:
-	@scripts/install-packages.sh compiler openssl python postgresql
+	@scripts/install-packages.sh compiler openssl python postgresql ssh
 
 .PHONY: venvs
 venvs: packages

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Installs the system packages behind the tools named as arguments, where a tool is missing:
 #
-#   scripts/install-packages.sh compiler openssl python postgresql shellcheck
+#   scripts/install-packages.sh compiler openssl python postgresql ssh shellcheck gh curl
 #
 # A tool counts as present when it works, wherever it came from; apt is only asked for the rest.
 set -euo pipefail
@@ -27,6 +27,12 @@ has_openssl() {
     command -v openssl >/dev/null
 }
 
+# The server is not on everybody's PATH.
+has_ssh() {
+    command -v ssh >/dev/null && command -v ssh-keygen >/dev/null &&
+        PATH=$PATH:/usr/sbin:/usr/local/sbin command -v sshd >/dev/null
+}
+
 has_shellcheck() {
     command -v shellcheck >/dev/null
 }
@@ -39,20 +45,16 @@ has_curl() {
     command -v curl >/dev/null
 }
 
-has_openssl() {
-    command -v openssl >/dev/null
-}
-
 packages_of() {
     case $1 in
     compiler) echo gcc libc6-dev ;;
     openssl) echo openssl ;;
     python) echo python3-venv ;;
     postgresql) echo postgresql ;;
+    ssh) echo openssh-client openssh-server ;;
     shellcheck) echo shellcheck ;;
     gh) echo gh ;;
     curl) echo curl ;;
-    openssl) echo openssl ;;
     esac
 }
 
@@ -74,14 +76,30 @@ cluster_settings=/etc/postgresql-common/createcluster.d
 
 forbid_system_cluster() {
     apt_get install --no-install-recommends postgresql-common
-    trap allow_system_cluster EXIT
     as_root mkdir -p "$cluster_settings"
     echo 'create_main_cluster = false' | as_root tee "$cluster_settings/zz-pgrotate-setup.conf" >/dev/null
 }
 
 allow_system_cluster() {
+    [ -e "$cluster_settings/zz-pgrotate-setup.conf" ] || return 0
     as_root rm -f "$cluster_settings/zz-pgrotate-setup.conf"
     as_root rmdir --ignore-fail-on-non-empty "$cluster_settings"
+}
+
+# Debian's sshd begins to serve the whole network as soon as it is installed. The tests only want the program, and start
+# one of their own on loopback.
+start_policy=/usr/sbin/policy-rc.d
+
+forbid_services() {
+    [ ! -e "$start_policy" ] || return 0
+    printf '#!/bin/sh\nexit 101\n' | as_root tee "$start_policy" >/dev/null
+    as_root chmod 755 "$start_policy"
+    services_forbidden=yes
+}
+
+tidy_up() {
+    allow_system_cluster
+    [ -z "${services_forbidden:-}" ] || as_root rm -f "$start_policy"
 }
 
 missing=()
@@ -106,7 +124,11 @@ if ! command -v apt-get >/dev/null; then
 fi
 
 echo "installing ${packages[*]}"
+trap tidy_up EXIT
 apt_get update
+if [[ " ${missing[*]} " == *" ssh "* ]]; then
+    forbid_services
+fi
 if [[ " ${missing[*]} " == *" postgresql "* ]]; then
     forbid_system_cluster
 fi

@@ -362,3 +362,26 @@ fn the_example_is_what_the_runbook_says() {
     record/jira
     ");
 }
+
+/// What stands there commented out is what else there is, and can be taken as it is.
+#[test]
+fn the_alternatives_in_the_example_can_be_taken() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../examples/mindwell/pgrotate.toml");
+    let text = std::fs::read_to_string(&path).unwrap();
+    let is_entry = |line: &str| {
+        let key = line.split_once(" = ").map_or("", |(key, _)| key);
+        line.starts_with("[[")
+            || (!key.is_empty() && key.bytes().all(|c| c.is_ascii_lowercase() || c == b'_'))
+    };
+    let lines = text.lines().map(|line| match line.strip_prefix("# ") {
+        Some(rest) if is_entry(rest) => rest,
+        _ => line,
+    });
+    let text = lines.collect::<Vec<_>>().join("\n");
+    let config = Config::parse(&path, text).unwrap_or_else(|report| panic!("{}", shown(&report)));
+    let rotation = rotation(&config, "dev");
+    let agent = rotation.copies.iter().find(|copy| copy.sink.id().as_str() == "env_file:agent-1").unwrap();
+    insta::assert_snapshot!(agent.sink.location(), @"env_file:runner@agent-1:~/.config/mindwell/dev.env:DATABASE_URL");
+    let steps: Vec<_> = rotation.plan().steps.iter().map(|step| step.id.to_string()).collect();
+    assert!(steps.contains(&"activate/command:runner".to_owned()), "{steps:?}");
+}

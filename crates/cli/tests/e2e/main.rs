@@ -12,3 +12,4 @@ mod crash;
 mod promotion;
 mod rotation;
 mod signin;
+mod ways;

@@ -268,7 +268,7 @@ fn no_password_is_seen_anywhere_while_it_is_rotated() {
 }
 
 /// What the list of processes shows to everybody.
-fn command_lines() -> Vec<String> {
+pub(crate) fn command_lines() -> Vec<String> {
     let processes = std::fs::read_dir("/proc").unwrap().filter_map(Result::ok);
     processes
         .filter_map(|process| std::fs::read(process.path().join("cmdline")).ok())

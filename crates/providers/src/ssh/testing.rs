@@ -5,7 +5,7 @@ use std::net::{Shutdown, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use super::SshOptions;
@@ -81,6 +81,8 @@ pub(crate) struct Wire {
     pub(crate) there: Arc<AtomicU64>,
     /// Bytes from the other machine.
     pub(crate) back: Arc<AtomicU64>,
+    /// Whether it only stops carrying there, and is cut when this is no longer so.
+    pub(crate) holds: Arc<AtomicBool>,
 }
 
 impl Wire {
@@ -90,26 +92,33 @@ impl Wire {
         let (port, end) = (listener.local_addr().unwrap().port(), sshd.port);
         let endless = || Arc::new(AtomicU64::new(u64::MAX));
         let (there, back) = (endless(), endless());
-        let limits = (Arc::clone(&there), Arc::clone(&back));
+        let holds = Arc::new(AtomicBool::new(false));
+        let (limits, held) = ((Arc::clone(&there), Arc::clone(&back)), Arc::clone(&holds));
         std::thread::spawn(move || {
             for near in listener.incoming() {
                 let (near, far) = (near.unwrap(), TcpStream::connect(("127.0.0.1", end)).unwrap());
                 for (from, to, limit) in [(&near, &far, &limits.0), (&far, &near, &limits.1)] {
                     let (from, to) = (from.try_clone().unwrap(), to.try_clone().unwrap());
-                    let limit = Arc::clone(limit);
-                    std::thread::spawn(move || carry(from, to, &limit));
+                    let (limit, held) = (Arc::clone(limit), Arc::clone(&held));
+                    std::thread::spawn(move || carry(from, to, &limit, &held));
                 }
             }
         });
-        Self { port, there, back }
+        Self { port, there, back, holds }
     }
 }
 
-fn carry(mut from: TcpStream, mut to: TcpStream, limit: &AtomicU64) {
+fn carry(mut from: TcpStream, mut to: TcpStream, limit: &AtomicU64, held: &AtomicBool) {
     let (mut piece, mut carried) = (vec![0; 4096], 0);
     while let Ok(length @ 1..) = from.read(&mut piece) {
         carried += length as u64;
-        if carried > limit.load(Ordering::SeqCst) || to.write_all(&piece[..length]).is_err() {
+        if carried > limit.load(Ordering::SeqCst) {
+            while held.load(Ordering::SeqCst) {
+                std::thread::sleep(Duration::from_millis(5));
+            }
+            break;
+        }
+        if to.write_all(&piece[..length]).is_err() {
             break;
         }
     }

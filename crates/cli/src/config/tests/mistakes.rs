@@ -1,6 +1,9 @@
 //! Mistakes of form, as they are shown: what is no TOML, no key, no kind, no template.
 
-use super::{GOOD, rejected, with};
+use std::path::Path;
+
+use super::{GOOD, rejected, shown, with};
+use crate::config::Config;
 
 #[test]
 fn no_toml() {
@@ -198,6 +201,88 @@ fn unknown_kinds_and_choices() {
     12 |
        `----
      help: there are: verify-full, disable
+    "#);
+    insta::assert_snapshot!(rejected(&with("[vault]", "[onepassword]\nvia = \"cil\"\n\n[vault]")), @r#"
+     x `cil` can't be chosen here
+       ,-[pgrotate.toml:13:7]
+    12 | [onepassword]
+    13 | via = "cil"
+       :       ^^|^^
+       :         `-- did you mean `cli`?
+    14 |
+       `----
+     help: there are: connect, cli
+    "#);
+}
+
+/// How the mistakes of these tables are shown by the providers of the program.
+#[track_caller]
+fn rejected_by_providers(tables: &str) -> String {
+    let text = r#"project = "p"
+[environments]
+dev = {}
+[database]
+host = "localhost"
+name = "app"
+user = "admin"
+[vault]
+kind = "local_vault"
+path = "v.age"
+[authority]
+kind = "postgres"
+"#;
+    match Config::parse(Path::new("pgrotate.toml"), format!("{text}{tables}")) {
+        Ok(_) => panic!("it was accepted:\n{tables}"),
+        Err(report) => shown(&report),
+    }
+}
+
+/// The options that tables of several kinds share.
+#[test]
+fn how_another_machine_is_reached() {
+    let sink = |rest: &str| {
+        let own = "[[sinks]]\nkind = \"env_file\"\npath = \"/a.env\"\nkey = \"K\"\ndialect = \"shell\"\nvalue = \"{password}\"";
+        rejected_by_providers(&format!("{own}\n{rest}\n"))
+    };
+    insta::assert_snapshot!(sink("host = \"agent-1\"\nssh = { prot = 22 }"), @r#"
+     x unknown key `prot`
+       ,-[pgrotate.toml:20:9]
+    19 | host = "agent-1"
+    20 | ssh = { prot = 22 }
+       :         ^^|^
+       :           `-- did you mean `port`?
+       `----
+     help: there are: port, identity_file, config_file, known_hosts_file
+    "#);
+    insta::assert_snapshot!(sink("ssh = { port = 22 }"), @r#"
+     x cannot use `ssh` without `host`: nobody says which machine is meant
+       ,-[pgrotate.toml:13:1]
+    12 | kind = "postgres"
+    13 | [[sinks]]
+       : ^^^^^^^^^
+    14 | kind = "env_file"
+       `----
+     help: add host = "…", or leave `ssh` out for this machine
+    "#);
+    insta::assert_snapshot!(sink("host = \"-oProxyCommand=x\""), @r#"
+     x cannot reach "-oProxyCommand=x" by ssh: that can't be the name of a host
+       ,-[pgrotate.toml:13:1]
+    12 | kind = "postgres"
+    13 | [[sinks]]
+       : ^^^^^^^^^
+    14 | kind = "env_file"
+       `----
+     help: host = "agent-1", "user@agent-1", or a Host of your ssh configuration
+    "#);
+    let consumer = "[[consumers]]\nkind = \"command\"\ncommand = [\"psql\", \"{database_url}\"]\n";
+    insta::assert_snapshot!(rejected_by_providers(consumer), @r#"
+     x no template variable {database_url} here; there are {ENV}, {env}
+       ,-[pgrotate.toml:15:21]
+    14 | kind = "command"
+    15 | command = ["psql", "{database_url}"]
+       :                     ^^^^^^^^^^^^^^
+       `----
+     help: it stands only in a sink's `value` and in the `environment` of a check of kind `command`
     "#);
 }
 

@@ -1,6 +1,6 @@
 # Finds the file itself as $file, with its $folder and its $name: a link is followed, within the folder.
 # Expects $path.
-# shellcheck shell=sh disable=SC2154
+# shellcheck shell=sh disable=SC2154,SC2034
 
 no() {
     printf 'no %s\n' "$1"
@@ -37,7 +37,8 @@ cd -P -- "${folder:-/}" 2>/dev/null || {
 folder=$(pwd -P)
 file=${folder%/}/$name
 if [ -h "$file" ]; then
-    target=$(readlink -f -- "$file") && [ -e "$target" ] || no missing
+    target=$(readlink -f -- "$file") || no missing
+    [ -e "$target" ] || no missing
     case $target in
     "${folder%/}"/*) file=$target ;;
     *) no outside ;;

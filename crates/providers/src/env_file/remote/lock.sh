@@ -8,8 +8,8 @@ leave() {
     [ -z "$made" ] || rm -f -- "$new"
     [ -z "$keep" ] || rm -rf -- "$keep"
 }
-trap leave 0
-trap 'exit 1' 1 2 13 15
+trap leave EXIT
+trap 'exit 1' HUP INT PIPE TERM
 
 if command -v flock >/dev/null; then
     exec 9<"$file"

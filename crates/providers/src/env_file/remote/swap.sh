@@ -1,7 +1,7 @@
 # Puts what comes on stdin in the file's place, if the file still is what it was. Expects what
 # lock.sh leaves behind, and: $was and $will, the SHA-256 of the old content and of the new one,
 # and $size, the new one's bytes.
-# shellcheck shell=sh disable=SC2154
+# shellcheck shell=sh disable=SC2154,SC2034
 
 [ "$(sum "$file")" = "$was" ] || no changed
 umask 077
@@ -16,7 +16,8 @@ cp --attributes-only --preserve=all -- "$file" "$new" 2>/dev/null || {
 [ "$(stat -c '%a %u %g' -- "$new")" = "$(stat -c '%a %u %g' -- "$file")" ] || no foreign
 touch -c -- "$new" 2>/dev/null
 # A connection that breaks ends the input early, which looks like its end.
-[ "$(wc -c <"$new")" -eq "$size" ] && [ "$(sum "$new")" = "$will" ] || no torn
+[ "$(wc -c <"$new")" -eq "$size" ] || no torn
+[ "$(sum "$new")" = "$will" ] || no torn
 sync -- "$new" 2>/dev/null || sync
 [ "$(sum "$file")" = "$was" ] || no changed
 why=$(mv -f -- "$new" "$file" 2>&1) || reason "$why"

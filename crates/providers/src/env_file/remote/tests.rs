@@ -127,10 +127,19 @@ async fn a_connection_that_breaks_while_the_content_goes_there_changes_nothing()
     let wire = Wire::to(&sshd);
     let sink = sink_at(path.to_str().unwrap(), sshd.options_by(&wire), Dialect::Verbatim);
     wire.there.store(300_000, Ordering::SeqCst);
-    let error = publish(&sink, "new").await.unwrap_err();
+    wire.holds.store(true, Ordering::SeqCst);
+    let beside = folder.path().join(".dev.env.pgrotate-new");
+    // Cut when the other side is in the middle of it, and not before.
+    let cut = async {
+        wait_for(|| beside.metadata().is_ok_and(|file| file.len() > 200_000)).await;
+        assert_eq!(beside.metadata().unwrap().mode() & 0o777, 0o600, "nobody else can read it yet");
+        wire.holds.store(false, Ordering::SeqCst);
+    };
+    let (error, ()) = futures::join!(publish(&sink, "new"), cut);
+    let error = error.unwrap_err();
     assert_eq!((error.kind(), error.retry()), (Kind::Unreachable, Retry::Unknown), "{error}");
     // The other side has to notice that what arrived is not the whole.
-    wait_for(|| std::fs::read_dir(folder.path()).unwrap().count() == 1).await;
+    wait_for(|| !beside.exists() && files::hold(&path, "look").is_ok()).await;
     assert!(std::fs::read_to_string(&path).unwrap() == before, "the file is as it was");
     wire.there.store(u64::MAX, Ordering::SeqCst);
     assert_eq!(publish(&sink, "new").await, Ok(Done::Changed));
