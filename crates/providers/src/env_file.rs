@@ -293,6 +293,7 @@ impl File {
         let written = self.dialect.write(value, place.style).map_err(|why| {
             let why = format!("the new value can't be written in this dialect: {why}");
             self.refuse(Kind::Rejected, why)
+                .hint("let [password] make passwords of letters and digits, or name the dialect of whoever reads the file")
         })?;
         let old = &loaded.snapshot.bytes;
         let mut new = Zeroizing::new(Vec::with_capacity(old.len() + written.len()));

@@ -27,6 +27,8 @@ pub mod local_vault;
 pub mod log_scan;
 pub mod onepassword;
 pub mod postgres;
+#[cfg(test)]
+mod refusals;
 pub mod registry;
 pub mod shared;
 mod ticket;

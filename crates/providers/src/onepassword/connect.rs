@@ -175,7 +175,13 @@ async fn classify(response: Response, effect: Effect, operation: &str) -> Error 
         404 => error.because("Connect does not know the vault or the item").hint(
             "a text of 26 small letters and digits is taken for an id; and the token sees only its own vaults",
         ),
-        400 => error.because("Connect refuses the request as invalid"),
+        400 => error
+            .because("Connect refuses the request as invalid")
+            .hint("the Connect server's log says why; pgrotate is written for its version 1.7"),
+        429 => error.because("Connect asks for fewer requests"),
+        number @ 402..=499 => error
+            .because(format!("Connect answered {number}"))
+            .hint("is it a Connect server that answers at `connect` under [onepassword]?"),
         number => error.because(format!("Connect answered {number}")),
     };
     http::with_retry(error, http::retry_of(status, effect, after))
