@@ -234,7 +234,7 @@ fn forbidden(error: Error, headers: &HeaderMap) -> Error {
             ),
         );
     }
-    let error = error.because("the token has not the right to do this");
+    let error = error.because("the token does not have the right to do this");
     match header(headers, "x-accepted-github-permissions") {
         Some(wanted) if !wanted.is_empty() => {
             // A comma stands for "and", a semicolon for "or".

@@ -170,7 +170,7 @@ async fn classify(response: Response, effect: Effect, operation: &str) -> Error 
             .because("Connect does not accept the token in OP_CONNECT_TOKEN")
             .hint("is it of this Connect server, and not revoked or expired?"),
         403 => error
-            .because("the token has not the right to do this in the vault")
+            .because("the token does not have the right to do this in the vault")
             .hint("give the Connect token read and write access to the vault"),
         404 => error.because("Connect does not know the vault or the item").hint(
             "a text of 26 small letters and digits is taken for an id; and the token sees only its own vaults",

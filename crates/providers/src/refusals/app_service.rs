@@ -218,7 +218,7 @@ async fn settings_that_are_something_else() {
         ("a pinned reference", json!({"DATABASE_URL": pinned})),
         ("a reference that can't be read", json!({"DATABASE_URL": unreadable})),
         ("a setting of another case", json!({"database_url": CANARY})),
-        ("no setting", json!({})),
+        ("a connection string", json!({})),
     ];
     for (what, settings) in own {
         let fake = site(move |request| {
@@ -228,6 +228,14 @@ async fn settings_that_are_something_else() {
         .await;
         setting(&fake).check().await.unwrap().findings.iter().for_each(|finding| page.finding(what, finding));
     }
+    let fake = refusing("POST", "/list", Play::new(200, json!({"properties": {}}))).await;
+    setting(&fake)
+        .check()
+        .await
+        .unwrap()
+        .findings
+        .iter()
+        .for_each(|finding| page.finding("no setting", finding));
     let fake = site(|request| match request.path.rsplit('/').next() {
         Some("slots") => Some(reply(200, json!({"value": [{"name": "api/staging"}]}))),
         Some("permissions") => Some(reply(200, json!({"value": [{"actions": ["*/read"]}]}))),

@@ -129,9 +129,9 @@ async fn a_value_that_does_not_fit() {
     let mut page = Page::default();
     let mut folders = Vec::new();
     for (what, url) in [
-        ("another host", format!("postgresql://mindwelladmin:{CANARY}@db.prod.example/mindwell_app")),
-        ("another user", format!("postgresql://somebody:{CANARY}@db.example.com:5432/mindwell_app")),
-        ("another database", format!("postgresql://mindwelladmin:{CANARY}@db.example.com:5432/other")),
+        ("another host", "postgresql://mindwelladmin:Canary8Zq9x@db.prod.example/mindwell_app".to_owned()),
+        ("another user", "postgresql://somebody:Canary8Zq9x@db.example.com:5432/mindwell_app".to_owned()),
+        ("another database", "postgresql://mindwelladmin:Canary8Zq9x@db.example.com:5432/other".to_owned()),
         ("no URL", CANARY.to_owned()),
     ] {
         let place = file(&format!("KEY={url}\n"));
