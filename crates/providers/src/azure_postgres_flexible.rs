@@ -167,7 +167,7 @@ impl Server {
     fn not_usable(&self, properties: &Properties) -> Error {
         Error::new(Kind::BadState, format!("change the server {}", self.options.server))
             .because(format!("its state is {}", word(&properties.state)))
-            .hint(self.start_command())
+            .hint(self.mend(properties))
     }
 
     /// Asks for the change.
@@ -234,6 +234,20 @@ impl Server {
         }
     }
 
+    /// What helps where a server is not ready.
+    fn mend(&self, properties: &Properties) -> String {
+        match properties.state.to_ascii_lowercase().as_str() {
+            "stopped" => self.start_command(),
+            "stopping" => format!("wait until it has stopped, then {}", self.start_command()),
+            "dropping" => "somebody is deleting it: is it the right server?".to_owned(),
+            "inaccessible" => {
+                "Azure can't reach the key that encrypts the server: look at its data encryption, and at that key's vault"
+                    .to_owned()
+            }
+            _ => self.show_command(),
+        }
+    }
+
     fn start_command(&self) -> String {
         let Options { server, resource_group, .. } = &self.options;
         format!(
@@ -255,8 +269,7 @@ impl Server {
         let mut findings = Vec::new();
         if !properties.is_ready() {
             let what = format!("its state is {}, not Ready", word(&properties.state));
-            let mend = if properties.is_passing() { self.show_command() } else { self.start_command() };
-            findings.push(found(Severity::Blocks, what).mend(mend));
+            findings.push(found(Severity::Blocks, what).mend(self.mend(properties)));
         }
         if properties.is_replica() {
             findings.push(
@@ -408,25 +421,40 @@ fn is_busy(answer: &Answer) -> bool {
 
 /// What an answer to the PATCH means where it is more than the resource manager's usual.
 fn classify(answer: &Answer, operation: &str) -> Error {
-    let error = answer.classify(Effect::Writes, operation);
-    match answer.status() {
-        400 | 422 => error.hint(
-            "Azure wants 8 to 128 characters of three classes, and no three characters of the login in a row; \
-             does [password] ask for less?",
-        ),
-        _ => error,
+    if !matches!(answer.status(), 400 | 422) {
+        return answer.classify(Effect::Writes, operation);
     }
+    let failure = answer.failure();
+    let rejected = Error::new(Kind::Rejected, operation);
+    if failure.code == NO_CREDENTIALS {
+        return rejected.because(WITHOUT_CREDENTIALS).hint(WITH_CREDENTIALS);
+    }
+    let code = azure::show_code(&failure.code);
+    rejected.because(format!("Azure rejects the change, most likely because of the password{code}")).hint(
+        "Azure wants 8 to 128 characters of three classes, and no three characters of the login in a row; \
+         does [password] ask for less?",
+    )
 }
+
+/// Azure's code for password sign-in that is being switched on by a change without a password.
+const NO_CREDENTIALS: &str = "EngineCredentialsNotProvided";
+const WITHOUT_CREDENTIALS: &str = "password sign-in is being switched on there without a login and a password (EngineCredentialsNotProvided)";
+const WITH_CREDENTIALS: &str = "set `--password-auth Enabled` with `--admin-user` and `--admin-password` once, by `az postgres flexible-server update`";
 
 /// What the end of an operation means. Whether a failed one has changed the password shows only
 /// at a login.
 fn failed(canceled: bool, failure: &azure::Failure, operation: &str) -> Error {
     let how = if canceled { "canceled" } else { "failed" };
     let kind = if canceled { Kind::Conflict } else { Kind::ServerFault };
-    Error::new(kind, operation)
-        .because(format!("Azure's operation was accepted and then {how}{}", azure::show_code(&failure.code)))
-        .hint("the server's activity log in the portal has the details")
-        .unknown()
+    let code = azure::show_code(&failure.code);
+    let error =
+        Error::new(kind, operation).because(format!("Azure's operation was accepted and then {how}{code}"));
+    let error = match failure.code.as_str() {
+        NO_CREDENTIALS => error.because(WITHOUT_CREDENTIALS).hint(WITH_CREDENTIALS),
+        "ServerIsNotReady" => error.because("the server was not ready when its turn came"),
+        _ => error,
+    };
+    error.hint("the server's activity log in the portal has the details").unknown()
 }
 
 #[async_trait]

@@ -53,7 +53,8 @@ pub(crate) fn read(path: &Path, operation: &str) -> Result<Snapshot> {
     let (mut file, metadata) = open(path, OpenOptions::new().read(true), operation)?;
     if metadata.len() > LARGEST {
         return Err(Error::new(Kind::Config, operation)
-            .because("it is larger than 4 MiB, which is hardly the file that was meant"));
+            .because("it is larger than 4 MiB, which is hardly the file that was meant")
+            .hint("correct the path in the configuration"));
     }
     // Reserved beforehand: a buffer that grows leaves copies of secrets behind.
     let capacity = usize::try_from(metadata.len()).unwrap_or(0) + 1;
@@ -70,7 +71,9 @@ fn open(path: &Path, options: &mut OpenOptions, operation: &str) -> Result<(File
     let file = options.custom_flags(flags.bits().cast_signed()).open(path).map_err(failed)?;
     let metadata = file.metadata().map_err(failed)?;
     if !metadata.is_file() {
-        return Err(Error::new(Kind::Config, operation).because("it is not a regular file"));
+        return Err(Error::new(Kind::Config, operation)
+            .because("it is not a regular file")
+            .hint("correct the path in the configuration"));
     }
     Ok((file, metadata))
 }
@@ -272,7 +275,15 @@ pub(crate) fn classify(error: &io::Error, operation: &str) -> Error {
         }
         (kind, _) => (Kind::BadState, kind.to_string()),
     };
-    Error::new(kind, operation).because(cause)
+    let error = Error::new(kind, operation).because(cause);
+    match kind {
+        Kind::NotFound => {
+            error.hint("is the path right? a relative one counts from the folder of the configuration")
+        }
+        Kind::Forbidden => error.hint("give pgrotate's user the right to it, or run pgrotate as its owner"),
+        Kind::Config => error.hint("name the file itself, to which the link leads"),
+        _ => error,
+    }
 }
 
 #[cfg(test)]

@@ -251,7 +251,13 @@ impl Api {
             404 | 410 => error
                 .because("GitHub has none, or does not show it to this token")
                 .hint("correct the name in the configuration, or give the token access to it"),
-            422 => error.because(format!("GitHub does not accept what was sent{}", complaints(&body))),
+            422 => error
+                .because(format!("GitHub does not accept what was sent{}", complaints(&body)))
+                .hint("is the name one that GitHub allows? letters, digits and `_`, and not beginning with GITHUB_"),
+            number @ 400..=499 => error.because(format!("GitHub refuses the request ({number})")).hint(format!(
+                "does this GitHub speak the API version {API_VERSION}? an old Enterprise server may not, and a proxy in \
+                 between may damage requests"
+            )),
             number => error.because(format!("GitHub answered {number}")),
         };
         http::with_retry(error, http::retry_of(status, effect, after))
@@ -299,7 +305,7 @@ fn forbidden(error: Error, headers: &HeaderMap) -> Error {
             ),
         );
     }
-    let error = error.because("the token has not the right to do this");
+    let error = error.because("the token does not have the right to do this");
     match header(headers, "x-accepted-github-permissions") {
         Some(wanted) if !wanted.is_empty() => {
             // A comma stands for "and", a semicolon for "or".
@@ -311,7 +317,10 @@ fn forbidden(error: Error, headers: &HeaderMap) -> Error {
             Some(wanted) if !wanted.is_empty() => {
                 error.hint(format!("this call wants a classic token with one of the scopes {wanted}"))
             }
-            _ => error.hint("give the token the right to write there"),
+            _ => error.hint(
+                "give the token the right: a classic one needs the scope `repo`, any other the permission that GitHub's \
+                 documentation names for this call",
+            ),
         },
     }
 }

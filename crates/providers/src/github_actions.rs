@@ -253,8 +253,11 @@ impl GithubActions {
 
 /// Seals a value for the holder of a public key.
 fn seal(key: &Answer, value: &str) -> Result<String> {
-    let corrupt =
-        || Error::new(Kind::Corrupt, "seal a value for GitHub").because("GitHub's public key can't be read");
+    let corrupt = || {
+        Error::new(Kind::Corrupt, "seal a value for GitHub")
+            .because("GitHub's public key can't be read")
+            .hint("is it GitHub that answers at `api` under [github]? a proxy may answer in its place")
+    };
     let bytes = STANDARD.decode(key.text("key").unwrap_or_default()).map_err(|_| corrupt())?;
     let bytes: [u8; 32] = bytes.try_into().map_err(|_| corrupt())?;
     let sealed = PublicKey::from(bytes).seal(&mut OsRng, value.as_bytes()).map_err(|_| corrupt())?;

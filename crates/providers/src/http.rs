@@ -6,6 +6,8 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
+use jiff::Timestamp;
+use jiff::fmt::rfc2822::DateTimeParser;
 use pgrotate_core::{Error, Kind, Result, Retry};
 pub use reqwest::Client;
 use reqwest::dns::{Addrs, Name, Resolve, Resolving};
@@ -230,14 +232,27 @@ pub fn retry_of(status: StatusCode, effect: Effect, after: Option<Duration>) -> 
     }
 }
 
-/// How long an answer asks to wait: `Retry-After` in seconds, or the milliseconds headers of
-/// Microsoft's services.
+/// How long an answer asks to wait.
 pub fn retry_after(response: &Response) -> Option<Duration> {
-    let header = |name: &str| response.headers().get(name)?.to_str().ok()?.trim().parse::<u64>().ok();
-    header("retry-after-ms")
-        .or_else(|| header("x-ms-retry-after-ms"))
-        .map(Duration::from_millis)
-        .or_else(|| header("retry-after").map(Duration::from_secs))
+    told_wait(|name| response.headers().get(name)?.to_str().ok())
+}
+
+/// The same of headers, whoever's client has read them: the milliseconds of Microsoft's services, else `Retry-After`
+/// in seconds or as a date. A date counts from the other side's own clock, where it tells that; one that is past
+/// means at once.
+pub(crate) fn told_wait<'h>(header: impl Fn(&'static str) -> Option<&'h str>) -> Option<Duration> {
+    let number = |name| header(name)?.trim().parse::<u64>().ok();
+    let millis = number("retry-after-ms").or_else(|| number("x-ms-retry-after-ms"));
+    if let Some(told) = millis.map(Duration::from_millis) {
+        return Some(told);
+    }
+    if let Some(told) = number("retry-after").map(Duration::from_secs) {
+        return Some(told);
+    }
+    let date = |name| DateTimeParser::new().parse_timestamp(header(name)?.trim()).ok();
+    let until = date("retry-after")?;
+    let now = date("date").unwrap_or_else(Timestamp::now);
+    Some(Duration::try_from(until.duration_since(now)).unwrap_or_default())
 }
 
 /// Applies a retry answer to an error.
@@ -337,6 +352,29 @@ mod tests {
         let shown = unanswered(&error, Effect::Writes, "post");
         assert!(!format!("{shown} {shown:?}").contains("hunter2"));
         assert_eq!(shown.retry(), Retry::Later { after_ms: None }, "nothing was sent, so nothing happened");
+    }
+
+    #[test]
+    fn every_form_of_waiting_is_understood() {
+        let told = |headers: &[(&str, &'static str)]| {
+            told_wait(|name| headers.iter().find(|(own, _)| *own == name).map(|(_, text)| *text))
+        };
+        let now = ("date", "Thu, 01 Jan 2026 00:00:00 GMT");
+        let seconds = |seconds| Some(Duration::from_secs(seconds));
+        assert_eq!(told(&[("retry-after", "7")]), seconds(7));
+        assert_eq!(told(&[("retry-after", " 7 ")]), seconds(7));
+        assert_eq!(
+            told(&[("retry-after-ms", "250"), ("retry-after", "7")]),
+            Some(Duration::from_millis(250))
+        );
+        assert_eq!(told(&[("x-ms-retry-after-ms", "250")]), Some(Duration::from_millis(250)));
+        assert_eq!(told(&[("retry-after", "Thu, 01 Jan 2026 00:01:30 GMT"), now]), seconds(90));
+        assert_eq!(told(&[("retry-after", "Wed, 31 Dec 2025 23:59:59 GMT"), now]), seconds(0), "it is past");
+        assert_eq!(told(&[("retry-after", "Thu, 01 Jan 1970 00:00:00 GMT")]), seconds(0), "by our own clock");
+        for nonsense in ["", "soon", "-1", "1.5", "Thu, 99 Jan 2026 00:00:00 GMT"] {
+            assert_eq!(told(&[("retry-after", nonsense), now]), None, "{nonsense:?}");
+        }
+        assert_eq!(told(&[now]), None);
     }
 
     #[test]

@@ -169,7 +169,7 @@ fn classify(response: &Response, effect: Effect, operation: &str) -> Error {
             .because("Jira does not accept JIRA_EMAIL with JIRA_API_TOKEN")
             .hint("the token is the account's own, and may have expired"),
         403 => error
-            .because("the account has not the right to do this")
+            .because("the account does not have the right to do this")
             .hint("give it Browse projects and Add comments in the project"),
         404 | 410 => error
             .because("Jira has none, or does not show it to this account")

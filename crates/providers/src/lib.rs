@@ -29,6 +29,8 @@ pub mod log_scan;
 pub mod looks;
 pub mod onepassword;
 pub mod postgres;
+#[cfg(test)]
+mod refusals;
 pub mod registry;
 pub mod shared;
 pub mod ssh;

@@ -7,6 +7,8 @@ use aws_sdk_secretsmanager::config::http::HttpResponse;
 use aws_sdk_secretsmanager::error::{ProvideErrorMetadata, SdkError};
 use pgrotate_core::{Error, Kind};
 
+use crate::http::told_wait;
+
 /// A request to Secrets Manager.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Request {
@@ -81,12 +83,12 @@ where
     let operation = format!("{} the AWS secret {secret}", request.verb());
     match error {
         SdkError::ServiceError(context) => {
-            let after = context.raw().headers().get("retry-after").and_then(|text| text.parse().ok());
+            let headers = context.raw().headers();
             let answer = Answer {
                 code: error.code().unwrap_or_default(),
                 message: error.message().unwrap_or_default(),
                 status: context.raw().status().as_u16(),
-                after: after.map(Duration::from_secs),
+                after: told_wait(|name| headers.get(name)),
             };
             answered(&answer, request, operation, secret)
         }
@@ -135,9 +137,16 @@ fn answered(answer: &Answer<'_>, request: Request, operation: String, secret: &s
         "InvalidRequestException" if says("replica") => new(Kind::BadState)
             .because("this is a replica, which takes its value from the primary secret")
             .hint("name the primary's region in the configuration"),
-        "InvalidRequestException" => new(Kind::BadState).because(
-            "the secret is in a state that does not allow this; it may be managed by another service",
-        ),
+        "InvalidRequestException" => new(Kind::BadState)
+            .because(
+                "the secret is in a state that does not allow this; it may be managed by another service",
+            )
+            .hint(format!(
+                "aws secretsmanager describe-secret --secret-id {secret} shows it as OwningService"
+            )),
+        "InvalidParameterException" | "ValidationException" => new(Kind::Rejected)
+            .because("AWS does not accept what was sent (InvalidParameterException)")
+            .hint("is `secret` a name, or a whole ARN? a value has 64 KB at most"),
         "ResourceExistsException" => {
             new(Kind::Conflict).because("a version of this run exists and holds another value")
         }
@@ -148,8 +157,12 @@ fn answered(answer: &Answer<'_>, request: Request, operation: String, secret: &s
             let error = new(Kind::ServerFault).because(format!("AWS answered {}", answer.status));
             request.perhaps(error, answer.after)
         }
-        "" => new(Kind::Rejected).because(format!("AWS answered {}", answer.status)),
-        code => new(Kind::Rejected).because(format!("AWS answered {}", plain(code))),
+        "" => new(Kind::Rejected)
+            .because(format!("AWS answered {}", answer.status))
+            .hint("is it AWS that answers there? look at `endpoint` under [aws], and at proxies"),
+        code => new(Kind::Rejected)
+            .because(format!("AWS answered {}", plain(code)))
+            .hint("AWS's reference of Secrets Manager, Common Errors, says what it means"),
     }
 }
 

@@ -9,7 +9,7 @@ use reqwest::StatusCode;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Deserializer};
 
-use crate::http::{Effect, kind_of, retry_of, unanswered, with_retry};
+use crate::http::{Effect, kind_of, retry_of, told_wait, unanswered, with_retry};
 
 /// An answer of the resource manager.
 pub(crate) struct Answer(RawResponse);
@@ -60,11 +60,7 @@ impl Answer {
 
     /// How long the other side asks to wait.
     pub(crate) fn retry_after(&self) -> Option<Duration> {
-        let number = |name| self.header(name)?.trim().parse::<u64>().ok();
-        number("retry-after-ms")
-            .or_else(|| number("x-ms-retry-after-ms"))
-            .map(Duration::from_millis)
-            .or_else(|| number("retry-after").map(Duration::from_secs))
+        told_wait(|name| self.header(name))
     }
 
     /// The body.
@@ -73,7 +69,9 @@ impl Answer {
     /// When it does not have the expected form. The body itself is never repeated.
     pub(crate) fn json<T: DeserializeOwned>(&self, operation: &str) -> Result<T> {
         serde_json::from_slice(self.0.body()).map_err(|_| {
-            Error::new(Kind::Corrupt, operation).because("Azure's answer does not have the documented form")
+            Error::new(Kind::Corrupt, operation)
+                .because("Azure's answer does not have the documented form")
+                .hint("is an API version that is set under [azure] one that this pgrotate knows?")
         })
     }
 
@@ -109,14 +107,14 @@ fn classify(
             .later(after),
         (403, "RequestDisallowedByPolicy") => error(Kind::Forbidden)
             .because("an Azure Policy forbids it")
-            .hint("`az policy assignment list` shows the assignments"),
+            .hint("`az policy assignment list` shows the assignments; somebody has to exempt the resource"),
         (403, _) => forbidden(error(Kind::Forbidden), code, message),
         (404, "SubscriptionNotFound") => error(Kind::NotFound)
             .because("this identity sees no such subscription")
             .hint("look at `az account list`"),
-        (404, "ResourceGroupNotFound") => {
-            error(Kind::NotFound).because("there is no such resource group in the subscription")
-        }
+        (404, "ResourceGroupNotFound") => error(Kind::NotFound)
+            .because("there is no such resource group in the subscription")
+            .hint("correct `resource_group` or `subscription`; `az group list` shows those that there are"),
         (404, _) => error(Kind::NotFound)
             .because(format!("Azure finds no such resource{}", show_code(code)))
             .hint("are subscription, resource group and name right? a resource without read access looks the same"),
@@ -133,7 +131,12 @@ fn classify(
         _ => {
             let status = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
             let words = format!("Azure answers {}{}", status.as_u16(), show_code(code));
-            with_retry(error(kind_of(status)).because(words), retry_of(status, effect, after))
+            let error = error(kind_of(status)).because(words);
+            let error = match status.is_client_error() {
+                true => error.hint("the resource's activity log in the portal tells more about what was refused"),
+                false => error,
+            };
+            with_retry(error, retry_of(status, effect, after))
         }
     }
 }

@@ -124,7 +124,9 @@ impl Operation {
             }
         }
         let error = trouble.unwrap_or_else(|| {
-            Error::new(Kind::TimedOut, operation).because("Azure's operation has not ended in time")
+            Error::new(Kind::TimedOut, operation)
+                .because("Azure's operation has not ended in time")
+                .hint("the resource's activity log in the portal shows how far it is")
         });
         Err(error.unknown())
     }

@@ -194,6 +194,9 @@ fn classify(status: StatusCode, response: &Response, operation: String) -> Error
             .because(format!("the SCM site refuses the token ({})", status.as_u16()))
             .hint("give this identity the role \"Website Contributor\" on the application")
             .hint("does the SCM site allow this machine's address? see Networking, Access restriction"),
+        404 => error.because("the SCM site has no log stream (404)").hint(
+            "is the application running? a stopped one has none; az webapp log config switches logs on",
+        ),
         _ => with_retry(
             error.because(format!("the SCM site answers {}", status.as_u16())),
             retry_of(status, Effect::Reads, after),

@@ -16,6 +16,9 @@ const BEGINNING: &str = "@microsoft.keyvault(";
 /// The refresh is documented with this version alone.
 const REFRESH_API_VERSION: &str = "2022-03-01";
 
+/// What happens without a refresh.
+const BY_ITSELF: &str = "App Service fetches it within 24 hours by itself; `pgrotate resume` asks again";
+
 /// Where a reference points.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Reference {
@@ -173,7 +176,8 @@ impl Statuses {
         let operation = format!("refresh the Key Vault references of {}", site.name());
         let path = ["config", "configreferences", "appsettings", "refresh"];
         let url = below(&site.resource(account), &path, REFRESH_API_VERSION);
-        account.send(Call::post(url), &operation).await.map(drop)
+        let sent = account.send(Call::post(url), &operation).await;
+        sent.map(drop).map_err(|error| error.hint(BY_ITSELF))
     }
 
     fn of(answer: &Answer, operation: &str) -> Result<Self> {
@@ -235,11 +239,7 @@ impl Statuses {
         } else {
             format!("the reference in {} is {}", status.setting, status.status)
         };
-        let mend = if status.is_resolved() {
-            "App Service fetches it within 24 hours by itself; `pgrotate resume` asks again".to_owned()
-        } else {
-            status.mend()
-        };
+        let mend = if status.is_resolved() { BY_ITSELF.to_owned() } else { status.mend() };
         Some(
             Error::new(Kind::BadState, format!("have {site} take up the new secret")).because(why).hint(mend),
         )

@@ -219,12 +219,14 @@ impl Setting {
         match announced.follow(account, &mut pace, operation).await? {
             // What can't be asked about shows in the list that comes next.
             End::Succeeded(_) | End::Untold(_) => Ok(()),
-            End::Failed { failure, .. } => Err(Error::new(Kind::ServerFault, operation)
-                .because(format!(
-                    "Azure accepted the change and then failed{}",
-                    azure::show_code(&failure.code)
-                ))
-                .unknown()),
+            End::Failed { canceled, failure } => {
+                let how = if canceled { "canceled it" } else { "failed" };
+                let code = azure::show_code(&failure.code);
+                Err(Error::new(Kind::ServerFault, operation)
+                    .because(format!("Azure accepted the change and then {how}{code}"))
+                    .hint("the application's activity log in the portal has the details")
+                    .unknown())
+            }
         }
     }
 

@@ -11,7 +11,7 @@ use reqwest::StatusCode;
 use serde::Deserialize;
 
 use crate::azure::{explain, quoted_after, show_code};
-use crate::http::{Effect, kind_of, retry_of, with_retry};
+use crate::http::{Effect, kind_of, retry_of, told_wait, with_retry};
 
 /// Why a disabled secret is left alone.
 pub(super) const DISABLED: &str =
@@ -98,7 +98,8 @@ pub(super) fn classify(error: &azure_core::Error, effect: Effect, operation: &st
     };
     let failure = failure(response);
     let message = failure.message.as_deref().unwrap_or_default();
-    let after = retry_after(response);
+    let headers = response.headers();
+    let after = told_wait(|name| headers.get_optional_str(&HeaderName::from_static(name)));
     let error = |kind| Error::new(kind, operation);
     match (status, failure.deepest()) {
         (401, _) => error(Kind::Unauthenticated)
@@ -106,9 +107,9 @@ pub(super) fn classify(error: &azure_core::Error, effect: Effect, operation: &st
             .hint("is the vault in the tenant that you are signed in to?")
             .later(after),
         (403, code) => forbidden(error(Kind::Forbidden), code, message, place),
-        (404, code) => {
-            error(Kind::NotFound).because(format!("the vault has no such secret{}", show_code(code)))
-        }
+        (404, code) => error(Kind::NotFound)
+            .because(format!("the vault has no such secret{}", show_code(code)))
+            .hint("is `secret` right? it may have been deleted a moment ago"),
         (409, "ObjectIsDeletedButRecoverable") => error(Kind::BadState)
             .because("the secret is deleted, and its name stays taken until it is recovered")
             .hint(place.recover_command()),
@@ -120,7 +121,12 @@ pub(super) fn classify(error: &azure_core::Error, effect: Effect, operation: &st
         (_, code) => {
             let status = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
             let words = format!("the vault answers {}{}", status.as_u16(), show_code(code));
-            with_retry(error(kind_of(status)).because(words), retry_of(status, effect, after))
+            let error = error(kind_of(status)).because(words);
+            let error = match status.is_client_error() {
+                true => error.hint("Key Vault's list of error codes says what this one means"),
+                false => error,
+            };
+            with_retry(error, retry_of(status, effect, after))
         }
     }
 }
@@ -149,9 +155,4 @@ fn forbidden(error: Error, code: &str, message: &str, place: &Place) -> Error {
             "give this identity the role \"Key Vault Secrets Officer\" on {vault}"
         )),
     }
-}
-
-fn retry_after(response: &RawResponse) -> Option<Duration> {
-    let text = response.headers().get_optional_str(&HeaderName::from_static("retry-after"))?;
-    text.trim().parse().ok().map(Duration::from_secs)
 }

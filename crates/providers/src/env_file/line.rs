@@ -98,7 +98,9 @@ impl Line {
         })?;
         let written = self.dialect.write(value, place.style).map_err(|why| {
             let why = format!("the new value can't be written in this dialect: {why}");
-            self.refuse(Kind::Rejected, why)
+            self.refuse(Kind::Rejected, why).hint(
+                "let [password] make passwords of letters and digits, or name the dialect of whoever reads the file",
+            )
         })?;
         let mut new = Zeroizing::new(Vec::with_capacity(old.len() + written.len()));
         new.extend_from_slice(&old[..place.span.start]);

@@ -176,12 +176,18 @@ async fn classify(response: Response, effect: Effect, operation: &str) -> Error 
             .because("Connect does not accept the token in OP_CONNECT_TOKEN")
             .hint("is it of this Connect server, and not revoked or expired?"),
         403 => error
-            .because("the token has not the right to do this in the vault")
+            .because("the token does not have the right to do this in the vault")
             .hint("give the Connect token read and write access to the vault"),
         404 => error.because("Connect does not know the vault or the item").hint(
             "a text of 26 small letters and digits is taken for an id; and the token sees only its own vaults",
         ),
-        400 => error.because("Connect refuses the request as invalid"),
+        400 => error
+            .because("Connect refuses the request as invalid")
+            .hint("the Connect server's log says why; pgrotate is written for its version 1.7"),
+        429 => error.because("Connect asks for fewer requests"),
+        number @ 402..=499 => error
+            .because(format!("Connect answered {number}"))
+            .hint("is it a Connect server that answers at `connect` under [onepassword]?"),
         number => error.because(format!("Connect answered {number}")),
     };
     http::with_retry(error, http::retry_of(status, effect, after))

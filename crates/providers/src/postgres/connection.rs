@@ -247,7 +247,9 @@ fn of_state(code: &SqlState, routine: &str, effect: Effect, target: &Target, err
         (code, _) if code.starts_with("53") => {
             error.because(format!("the server is short of resources ({code})")).later(None)
         }
-        (code, Effect::Reads) => error.because(format!("the server does not let us in ({code})")),
+        (code, Effect::Reads) => error
+            .because(format!("the server does not let us in ({code})"))
+            .hint("the server's log says why"),
         (code, Effect::Writes) => error.because(format!("the server rejects the change ({code})")).hint(
             "an extension that judges passwords may refuse one that the client has hashed; its settings can allow it",
         ),
