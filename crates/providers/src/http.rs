@@ -69,19 +69,25 @@ pub fn client(extra_ca: Option<&[u8]>) -> Result<Client> {
 
 /// The same, with the proxies that these variables name.
 fn client_behind(extra_ca: Option<&[u8]>, variable: impl Fn(&str) -> Option<String>) -> Result<Client> {
+    let builder = builder_behind(extra_ca, variable)?;
+    builder.build().map_err(|_| Error::internal("the HTTP client could not be built"))
+}
+
+fn builder_behind(
+    extra_ca: Option<&[u8]>,
+    variable: impl Fn(&str) -> Option<String>,
+) -> Result<reqwest::ClientBuilder> {
     // Without `no_proxy`, reqwest adds the environment's proxies where none is given.
     let builder = proxies(variable)
         .into_iter()
         .fold(Client::builder().no_proxy(), |builder, proxy| builder.proxy(proxy));
-    builder
+    Ok(builder
         .tls_backend_preconfigured(tls_config(extra_ca)?)
         .redirect(redirect::Policy::none())
         .user_agent(USER_AGENT)
         .connect_timeout(CONNECT_TIMEOUT)
         .timeout(REQUEST_TIMEOUT)
-        .dns_resolver(Arc::new(Resolver))
-        .build()
-        .map_err(|_| Error::internal("the HTTP client could not be built"))
+        .dns_resolver(Arc::new(Resolver)))
 }
 
 /// The proxies that the environment asks for, by the rules that reqwest has for them itself, and
@@ -310,15 +316,25 @@ mod tests {
             for host in ["127.8.9.10", "[::1]", "direct.invalid"] {
                 assert!(client.get(format!("http://{host}:{port}/")).send().await.is_err(), "{host}");
             }
-            // Nor what a cloud tells a machine about itself; whether anybody answers there or not.
-            let near = client.get("http://169.254.1.1:1/").timeout(Duration::from_millis(50));
-            near.send().await.unwrap_err();
             assert_eq!(proxy.calls().len(), 0, "{variable}");
             for host in ["example.invalid", "notlocalhost", "localhost.example.invalid"] {
                 let answer = client.get(format!("http://{host}/")).send().await.unwrap();
                 assert_eq!(answer.status(), 204, "{variable} {host}");
             }
             assert_eq!((proxy.calls().len(), own.calls().len()), (3, 4), "{variable}");
+        }
+    }
+
+    #[tokio::test]
+    async fn what_a_cloud_tells_a_machine_of_itself_goes_through_no_proxy() {
+        let proxy = Fake::start(|_| Reply::empty(204)).await;
+        let named = |name: &str| (name == "HTTP_PROXY").then(|| proxy.url.clone());
+        // A socket of the loopback reaches the proxy, and no other machine: nothing leaves this one.
+        let loopback = IpAddr::V4(Ipv4Addr::LOCALHOST);
+        let client = builder_behind(None, named).unwrap().local_address(loopback).build().unwrap();
+        for (host, asked) in [("169.254.169.254", 0), ("169.254.129.2", 0), ("169.255.0.1", 1)] {
+            let answer = client.get(format!("http://{host}/")).send().await;
+            assert_eq!((answer.is_ok(), proxy.calls().len()), (asked == 1, asked), "{host}");
         }
     }
 

@@ -142,7 +142,7 @@ fn unknown_keys() {
     38 | endpoint = "https://example.com"
        : ^^^^^^^^
        `----
-     help: there are: api
+     help: there are: api, app_id, installation_id
     "#);
 }
 
