@@ -194,7 +194,15 @@ async fn references_that_give_no_value() {
                 .then(|| reply(200, reference(status, "v1")))
         })
         .await;
-        let error = app(&fake).activate(&Activation { run: run(), versions: &versions }).await.unwrap_err();
+        let error = app(&fake)
+            .activate(&Activation {
+                run: run(),
+                versions: &versions,
+                password: &Secret::new("new"),
+                previous: None,
+            })
+            .await
+            .unwrap_err();
         page.error(
             &format!("after the refresh: {status}, with the version before"),
             &error,
@@ -286,7 +294,15 @@ async fn an_application_that_can_not_be_brought_to_its_new_settings() {
             () => None,
         })
         .await;
-        let error = app(&fake).activate(&Activation { run: run(), versions: &versions }).await.unwrap_err();
+        let error = app(&fake)
+            .activate(&Activation {
+                run: run(),
+                versions: &versions,
+                password: &Secret::new("new"),
+                previous: None,
+            })
+            .await
+            .unwrap_err();
         page.error(&format!("{method} {end}: {what}"), &error, kind, retry);
     }
     let fake = refusing("GET", "/appsettings", denied(READ)).await;

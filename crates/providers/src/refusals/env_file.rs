@@ -12,7 +12,13 @@ use crate::fake::{Job, shared};
 use crate::shared::Vendors;
 
 fn sink(path: &Path, dialect: Dialect) -> EnvFile {
-    let options = Options { path: path.to_str().unwrap().to_owned(), key: "KEY".into(), dialect };
+    let options = Options {
+        path: path.to_str().unwrap().to_owned(),
+        key: "KEY".into(),
+        dialect,
+        host: None,
+        ssh: None,
+    };
     EnvFile::new(None, options, shared(Vendors::default(), "")).unwrap()
 }
 

@@ -15,7 +15,7 @@ const DATE: &str = "Thu, 01 Jan 2026 00:00:00 GMT";
 const FINE: &str = "Resource not accessible by personal access token";
 
 fn sink(fake: &Fake, options: Value) -> GithubActions {
-    let github = GithubSettings { api: fake.url.clone() };
+    let github = GithubSettings { api: fake.url.clone(), ..GithubSettings::default() };
     let shared = shared(Vendors { github, ..Vendors::default() }, "GH_TOKEN=ghp_token");
     GithubActions::new(None, serde_json::from_value(options).unwrap(), shared).unwrap()
 }

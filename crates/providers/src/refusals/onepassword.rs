@@ -13,7 +13,7 @@ const VAULT: &str = "vvvvvvvvvvvvvvvvvvvvvvvvvv";
 const ITEM: &str = "iiiiiiiiiiiiiiiiiiiiiiiiii";
 
 fn vault(fake: &Fake, vault: &str, item: &str) -> Onepassword {
-    let onepassword = OnepasswordSettings { connect: Some(fake.url.clone()) };
+    let onepassword = OnepasswordSettings { connect: Some(fake.url.clone()), via: None };
     let shared = shared(Vendors { onepassword, ..Vendors::default() }, "OP_CONNECT_TOKEN=token");
     let options = serde_json::from_value::<Options>(json!({"vault": vault, "item": item})).unwrap();
     Onepassword::new(None, options, shared).unwrap()
