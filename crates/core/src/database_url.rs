@@ -3,6 +3,9 @@
 //! Only the bytes of the password are replaced; everything else of the text stays as somebody
 //! wrote it (driver, order of the query, odd spellings). The URL's own parser is asked before
 //! and after, and must see the same in every other component.
+//!
+//! People paste passwords as they are, and `openssl rand -base64` makes `/`. SQLAlchemy takes such a URL, so it is
+//! read as SQLAlchemy reads it; it is never written like that.
 
 use std::fmt;
 
@@ -60,6 +63,8 @@ pub struct DatabaseUrl {
     target: Target,
     scheme: String,
     query: Vec<(String, String)>,
+    /// Whether the password stands there without the encoding that it needs.
+    raw: bool,
 }
 
 impl fmt::Debug for DatabaseUrl {
@@ -69,11 +74,27 @@ impl fmt::Debug for DatabaseUrl {
 }
 
 impl DatabaseUrl {
-    /// Reads a URL.
+    /// Reads a URL, be it one whose password should have been percent-encoded and was not.
     ///
     /// # Errors
     /// Says what is missing, without repeating any of the text.
     pub fn parse(text: &Secret) -> Result<Self> {
+        Self::parse_strictly(text).or_else(|error| Self::parse_raw(text).ok_or(error))
+    }
+
+    /// Reads a URL as SQLAlchemy does: the password ends at the first `@`, whatever stands in it. What is around it
+    /// has to make sense.
+    fn parse_raw(text: &Secret) -> Option<Self> {
+        let password = raw_password_range(text.expose())?;
+        let (before, raw, after) =
+            (&text.expose()[..password.start], &text.expose()[password.clone()], &text.expose()[password.end..]);
+        let decoded = Zeroizing::new(decode(raw));
+        let corrected = Secret::new([before, &*encode(&decoded), after].concat());
+        let strict = Self::parse_strictly(&corrected).ok()?;
+        (strict.password().expose() == *decoded).then(|| Self { text: text.clone(), password, raw: true, ..strict })
+    }
+
+    fn parse_strictly(text: &Secret) -> Result<Self> {
         let refuse = |why: &str| Error::new(Kind::Corrupt, "read the database URL").because(why.to_owned());
         // The parser drops tabs and line ends; what it does not see must not be there.
         if text.expose().contains(|c: char| c.is_ascii_control() || c == ' ') {
@@ -101,7 +122,8 @@ impl DatabaseUrl {
         if decode(parsed.password().unwrap_or_default()) != decode(raw) {
             return Err(refuse("its password has characters that should have been percent-encoded"));
         }
-        Ok(Self { text: text.clone(), password, target, scheme: parsed.scheme().to_owned(), query })
+        let scheme = parsed.scheme().to_owned();
+        Ok(Self { text: text.clone(), password, target, scheme, query, raw: false })
     }
 
     /// What the URL points at.
@@ -152,6 +174,15 @@ impl DatabaseUrl {
             found: found.clone(),
         })
         .collect()
+    }
+
+    /// What is wrong with how the password is written, though it can be read.
+    pub fn encoding_warning(&self) -> Option<String> {
+        self.raw.then(|| {
+            "the password in its URL is not percent-encoded, which only some drivers forgive; the rotation writes it \
+             right"
+                .to_owned()
+        })
     }
 
     /// A TLS parameter that the URL's driver does not understand. Some applications translate it
@@ -216,6 +247,14 @@ fn password_range(text: &str) -> Option<std::ops::Range<usize>> {
     Some(colon + 1..at)
 }
 
+/// Finds the password by SQLAlchemy's rule: from the first `:` after a user without `:` and `/` to the first `@`.
+fn raw_password_range(text: &str) -> Option<std::ops::Range<usize>> {
+    let user = text.find("://")? + 3;
+    let colon = user + text[user..].find([':', '/']).filter(|at| text.as_bytes()[user + at] == b':')?;
+    let at = colon + text[colon..].find('@')?;
+    Some(colon + 1..at)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -273,11 +312,39 @@ mod tests {
             "postgresql://host/db",
             "postgresql://u:p@host",
             "postgresql://u:p@host/a/b",
-            "postgres://u:hun/ter2@h/d",
+            "postgres://u:hun/ter2",
+            "postgres://u:hun/ter2@h/a/b",
+            "postgres://u:hun/t@r2@h/d",
+            "postgres://u/x:hunter2@h/d",
         ] {
             let error = DatabaseUrl::parse(&Secret::new(text)).unwrap_err().to_string();
             assert!(!error.contains("hunter2") && !error.contains("ter2"), "{error}");
         }
+    }
+
+    #[test]
+    fn a_password_that_was_pasted_raw_is_read_as_sqlalchemy_reads_it() {
+        // What SQLAlchemy's make_url says of each.
+        for (raw, read) in [
+            ("a/b+c=", "a/b+c="),
+            ("12/34", "12/34"),
+            ("a?b", "a?b"),
+            ("a#b", "a#b"),
+            ("/a:b/", "/a:b/"),
+            ("a%2Fb/c", "a/b/c"),
+            ("a%zz/", "a%zz/"),
+        ] {
+            let text = RUNBOOK.replace(":old@", &format!(":{raw}@"));
+            let pasted = url(&text);
+            assert_eq!(pasted.password(), Secret::new(read), "{raw}");
+            assert!(pasted.encoding_warning().is_some(), "{raw}");
+            assert_eq!(pasted.disagreements(&expected()), [], "{raw}");
+            let changed = pasted.with_password(&Secret::new("new")).unwrap();
+            assert_eq!(changed.expose(), RUNBOOK.replace(":old@", ":new@"), "{raw}");
+            let same = pasted.with_password(&pasted.password()).unwrap();
+            assert_eq!(url(same.expose()).encoding_warning(), None, "written right: {raw}");
+        }
+        assert_eq!(url(RUNBOOK).encoding_warning(), None);
     }
 
     #[test]

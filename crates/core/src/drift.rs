@@ -214,9 +214,13 @@ fn judge(
         (Reading::Foreign(why), _) => (State::Stale, None, Some(why)),
         (Reading::Password(password), url) => {
             let fingerprint = rotation.key.fingerprint(&password);
-            match url.and_then(|url| url.disagreements(&rotation.target).into_iter().next()) {
+            let wrong = url.as_ref().and_then(|url| url.disagreements(&rotation.target).into_iter().next());
+            match wrong {
                 Some(wrong) => (State::Stale, Some(fingerprint), Some(format!("in its URL, {wrong}"))),
-                None => (known.state(&fingerprint), Some(fingerprint), None),
+                None => {
+                    let note = url.and_then(|url| url.encoding_warning());
+                    (known.state(&fingerprint), Some(fingerprint), note)
+                }
             }
         }
     }

@@ -256,8 +256,9 @@ fn look_at_url(rotation: &Rotation, id: &str, url: &DatabaseUrl) -> Vec<Finding>
         .disagreements(&rotation.target)
         .into_iter()
         .map(|found| Finding::new(Severity::Blocks, id, format!("in the URL it holds, {found}")).mend(mend));
-    let driver = url.driver_warning().map(|warning| Finding::new(Severity::Warning, id, warning));
-    wrong.chain(driver).collect()
+    let odd = url.driver_warning().into_iter().chain(url.encoding_warning());
+    let odd = odd.map(|warning| Finding::new(Severity::Warning, id, warning));
+    wrong.chain(odd).collect()
 }
 
 async fn look_at_others(rotation: &Rotation, ticket: Option<&str>) -> Report {
