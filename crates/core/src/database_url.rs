@@ -86,12 +86,20 @@ impl DatabaseUrl {
     /// has to make sense.
     fn parse_raw(text: &Secret) -> Option<Self> {
         let password = raw_password_range(text.expose())?;
-        let (before, raw, after) =
-            (&text.expose()[..password.start], &text.expose()[password.clone()], &text.expose()[password.end..]);
+        let (before, raw, after) = (
+            &text.expose()[..password.start],
+            &text.expose()[password.clone()],
+            &text.expose()[password.end..],
+        );
         let decoded = Zeroizing::new(decode(raw));
         let corrected = Secret::new([before, &*encode(&decoded), after].concat());
         let strict = Self::parse_strictly(&corrected).ok()?;
-        (strict.password().expose() == *decoded).then(|| Self { text: text.clone(), password, raw: true, ..strict })
+        (strict.password().expose() == *decoded).then(|| Self {
+            text: text.clone(),
+            password,
+            raw: true,
+            ..strict
+        })
     }
 
     fn parse_strictly(text: &Secret) -> Result<Self> {

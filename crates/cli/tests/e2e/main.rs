@@ -10,6 +10,7 @@ mod bad_input;
 mod contract;
 mod crash;
 mod promotion;
+mod requests;
 mod rotation;
 mod signin;
 mod ways;
