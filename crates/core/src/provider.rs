@@ -69,6 +69,21 @@ impl Finding {
     }
 }
 
+/// Findings for a person to read: what is the same of several subjects is said once, about all of them.
+pub fn grouped<'a>(findings: impl IntoIterator<Item = &'a Finding>) -> Vec<Finding> {
+    let mut groups: Vec<Finding> = Vec::new();
+    for finding in findings {
+        let alike = |own: &&mut Finding| {
+            own.severity == finding.severity && own.what == finding.what && own.mend == finding.mend
+        };
+        match groups.iter_mut().find(alike) {
+            Some(group) => group.subject = format!("{}, {}", group.subject, finding.subject),
+            None => groups.push(finding.clone()),
+        }
+    }
+    groups
+}
+
 /// One version in a vault of record.
 #[derive(Clone, Debug)]
 pub struct Entry {
@@ -388,4 +403,17 @@ pub trait Recorder: Send + Sync {
     /// recorder then looks first, and one that can't look does not write a second time but
     /// says *unseen*.
     async fn record(&self, story: &Story, again: bool) -> Result<Outcome>;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_same_of_several_is_said_once() {
+        let found = |subject: &str, what: &str| Finding::new(Severity::Warning, subject, what).mend("m");
+        let other = Finding::new(Severity::Blocks, "d", "x");
+        let all = [found("a", "x"), found("b", "y"), found("c", "x"), other.clone()];
+        assert_eq!(grouped(&all), [found("a, c", "x"), found("b", "y"), other]);
+    }
 }

@@ -1,6 +1,6 @@
 //! `pgrotate check ENV`
 
-use pgrotate_core::provider::{Finding, Severity};
+use pgrotate_core::provider::{Severity, grouped};
 use pgrotate_core::steps::check;
 use serde_json::json;
 
@@ -32,7 +32,9 @@ pub(crate) async fn run(app: &App, args: Args) -> Result<Status, Failure> {
         }));
     } else {
         config.warnings().iter().for_each(|warning| display::warning(warning));
-        report.findings.iter().for_each(show);
+        for finding in grouped(&report.findings) {
+            display::out(&display::finding(&finding));
+        }
         let blocking = report.findings.iter().filter(|finding| finding.severity == Severity::Blocks).count();
         display::out(&match blocking {
             0 => format!("{environment}: nothing found that would stop a rotation\n"),
@@ -41,8 +43,4 @@ pub(crate) async fn run(app: &App, args: Args) -> Result<Status, Failure> {
         });
     }
     Ok(if report.blocks() { Status::Failed } else { Status::Done })
-}
-
-fn show(finding: &Finding) {
-    display::out(&display::finding(finding));
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use pgrotate_core::observer::{Observer, Progress};
-use pgrotate_core::provider::{Finding, Severity};
+use pgrotate_core::provider::{Finding, Severity, grouped};
 use pgrotate_core::{Environment, RunId};
 
 use super::{err, outcome, seconds};
@@ -32,20 +32,14 @@ impl Observer for Lines {
 /// The warnings among findings, each once with all that it is about; and how many other things
 /// can't be seen.
 fn warnings(findings: &[Finding]) -> String {
-    let mut said: Vec<(&str, Vec<&str>)> = Vec::new();
-    for finding in findings.iter().filter(|finding| finding.severity == Severity::Warning) {
-        match said.iter_mut().find(|(what, _)| *what == finding.what) {
-            Some((_, subjects)) => subjects.push(&finding.subject),
-            None => said.push((&finding.what, vec![&finding.subject])),
-        }
-    }
+    let warnings = grouped(findings.iter().filter(|finding| finding.severity == Severity::Warning));
     let unseen = match findings.iter().filter(|finding| finding.severity == Severity::Unseen).count() {
         0 => String::new(),
         1 => "; one thing can't be seen before (pgrotate check names it)".to_owned(),
         count => format!("; {count} things can't be seen before (pgrotate check lists them)"),
     };
-    let shown = said.into_iter().map(|(what, subjects)| {
-        let finding = Finding::new(Severity::Warning, subjects.join(", "), what);
+    let shown = warnings.into_iter().map(|finding| {
+        let finding = Finding { mend: None, ..finding };
         format!("\n{}", super::finding(&finding).trim_end())
     });
     std::iter::once(unseen).chain(shown).collect()

@@ -8,7 +8,7 @@ use crate::database_url::DatabaseUrl;
 use crate::error::{Error, Kind, Result, Retry};
 use crate::ids::{CopyId, RunId, VersionId};
 use crate::journal::Outcome;
-use crate::provider::{Content, Entry, Finding, Inspection, Login, Severity, Survey, VaultState};
+use crate::provider::{Content, Entry, Finding, Inspection, Login, Severity, Survey, VaultState, grouped};
 use crate::rotation::{Copy, Rotation};
 use crate::run::RunState;
 use crate::secret::Secret;
@@ -80,7 +80,7 @@ pub(crate) async fn possible(rotation: &Rotation, run: &RunState) -> Result<Repo
 
 fn refusal(rotation: &Rotation, report: &Report) -> Error {
     let blocking = report.findings.iter().filter(|finding| finding.severity == Severity::Blocks);
-    blocking.fold(
+    grouped(blocking).iter().fold(
         Error::new(Kind::Blocked, format!("start rotating {}", rotation.environment)),
         |error, finding| {
             let error = error.because(format!("{}: {}", finding.subject, finding.what));
