@@ -16,7 +16,7 @@ use comfy_table::{ContentArrangement, Table, presets};
 use pgrotate_core::Error;
 use pgrotate_core::drift::State;
 use pgrotate_core::executor::End;
-use pgrotate_core::journal::{Effect, Outcome};
+use pgrotate_core::journal::{Effect, Outcome, RunOutcome};
 use pgrotate_core::observer::Observer;
 use pgrotate_core::plan::Action;
 use pgrotate_core::provider::{Finding, Severity};
@@ -125,7 +125,7 @@ pub(crate) fn observer(json: bool) -> Arc<dyn Observer> {
 
 /// What came of a run: the copies, and how long the applications could not log in.
 pub(crate) fn summary(state: &RunState, end: &End) {
-    if state.past_point_of_no_return() {
+    if state.past_point_of_no_return() && !matches!(end, End::Aborted) {
         out(&format!("\n{}\n", copies(state)));
     }
     if let (End::Done, Some(window)) = (end, state.window_ms()) {
@@ -137,6 +137,9 @@ pub(crate) fn summary(state: &RunState, end: &End) {
         End::Done => {
             out(&format!("{} {environment}: rotated and proven, run {run}\n\n", styled(GREEN, "done")))
         }
+        End::Aborted if state.outcome == Some(RunOutcome::Done) => out(&format!(
+            "{environment}: run {run} is done; what it may have left in the vault of record is dropped\n"
+        )),
         End::Aborted => out(&format!("{environment}: called off, nothing is changed, run {run}\n")),
         End::Failed(error) => {
             err(&words::error(error));

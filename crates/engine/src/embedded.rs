@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use pgrotate_core::env::{Clock, Entropy};
 use pgrotate_core::executor::{End, Executor, Patience};
-use pgrotate_core::journal::{Journal, RunOutcome, Start, fenced};
+use pgrotate_core::journal::{Journal, Start, fenced};
 use pgrotate_core::lease::{Lease, Leases, TERM};
 use pgrotate_core::observer::{Observer, Progress};
 use pgrotate_core::rotation::Rotation;
@@ -106,8 +106,8 @@ impl Embedded {
         self.release(&lease, result).await
     }
 
-    /// Calls a run off before its point of no return. Of a run that is over without having
-    /// reached that point, drops what it may have left in the vault of record.
+    /// Calls a run off before its point of no return. Of a run that is over, drops what it may
+    /// have left in the vault of record: a write that came after its sender had given up.
     ///
     /// # Errors
     /// Past the point of no return, and as [`Embedded::resume`].
@@ -115,7 +115,7 @@ impl Embedded {
         let state = self.state(run).await?;
         same_place(rotation, &state)?;
         let lease = self.lease(&rotation.environment, run).await?;
-        let over = matches!(state.outcome, Some(RunOutcome::Failed | RunOutcome::Aborted));
+        let over = state.phase == Phase::Finished;
         let work = self.guarded(rotation, &lease, async |executor| {
             if over {
                 // Its answer may have been lost, and its write have come late.
