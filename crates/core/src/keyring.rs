@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex};
 
 use crate::error::{Error, Kind, Result};
 use crate::ids::RunId;
-use crate::provider::{Vault, VaultState};
+use crate::provider::{Entry, Vault, VaultState};
 use crate::run::RunState;
 use crate::secret::{FingerprintKey, Secret};
 
@@ -24,10 +24,11 @@ pub struct Keys {
 }
 
 impl Keys {
-    /// Finds the passwords of a run in what the vault holds.
-    pub fn find(run: RunId, state: VaultState) -> Option<Self> {
-        let ours = |entry: &crate::provider::Entry| entry.run == Some(run);
-        let secret = |entry: Option<crate::provider::Entry>| entry.map(|entry| entry.secret);
+    /// Finds the passwords of a run in what the vault holds; `staged` knows the run's own among several. There are
+    /// several when a first try to stage one arrived only after a second one had been staged and promoted.
+    pub fn find(run: RunId, state: VaultState, staged: impl Fn(&Secret) -> bool) -> Option<Self> {
+        let ours = |entry: &Entry| entry.run == Some(run) && staged(&entry.secret);
+        let secret = |entry: Option<Entry>| entry.map(|entry| entry.secret);
         match (state.pending, state.current) {
             (Some(pending), current) if ours(&pending) => {
                 Some(Self { next: pending.secret, previous: secret(current), promoted: false })
@@ -56,13 +57,10 @@ impl Keyring {
         {
             return Ok(Arc::clone(keys));
         }
-        let keys = Keys::find(state.run, vault.read().await?)
-            .ok_or_else(|| lost(vault, state.run, "it holds none of this run"))?;
-        if let Some(staged) = state.outcome_of("stage").and_then(|outcome| outcome.fingerprint.as_ref())
-            && key.fingerprint(&keys.next) != *staged
-        {
-            return Err(lost(vault, state.run, "it holds another one under the name of this run"));
-        }
+        let staged = state.outcome_of("stage").and_then(|outcome| outcome.fingerprint.as_ref());
+        let is_staged = |secret: &Secret| staged.is_none_or(|staged| key.fingerprint(secret) == *staged);
+        let keys = Keys::find(state.run, vault.read().await?, is_staged)
+            .ok_or_else(|| lost(vault, state.run, "it does not hold the one that this run has staged"))?;
         Ok(self.keep(state.run, keys))
     }
 
@@ -78,4 +76,25 @@ fn lost(vault: &dyn Vault, run: RunId, why: &str) -> Error {
     Error::new(Kind::Conflict, format!("find the new password of the run {run} in {}", vault.id()))
         .because(why)
         .hint("somebody changed the vault of record during the run; its own history may have the value")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_late_first_try_is_not_taken_for_the_runs_password() {
+        let run = RunId::generate(jiff::Timestamp::UNIX_EPOCH, &crate::env::testing::SeededEntropy::new(1));
+        let entry = |text: &str, run| Some(Entry { secret: Secret::new(text), run });
+        let state = || VaultState {
+            current: entry("second", Some(run)),
+            pending: entry("late", Some(run)),
+            previous: entry("old", None),
+            ..VaultState::default()
+        };
+        let keys = Keys::find(run, state(), |own| own.expose() == "second").unwrap();
+        assert_eq!((keys.next.expose(), keys.promoted), ("second", true));
+        assert_eq!(keys.previous.unwrap().expose(), "old");
+        assert!(Keys::find(run, state(), |own| own.expose() == "third").is_none());
+    }
 }

@@ -11,7 +11,7 @@ use crate::run::RunState;
 /// password, however often this step is repeated.
 pub(crate) async fn perform(rotation: &Rotation, step: &Step, run: &RunState) -> Result<Outcome> {
     let again = run.step(&step.id).may_have_happened;
-    if again && let Some(keys) = Keys::find(run.run, rotation.vault.read().await?) {
+    if again && let Some(keys) = Keys::find(run.run, rotation.vault.read().await?, |_| true) {
         return Ok(outcome(rotation, run, keys, Outcome::already_done()));
     }
     // Between the check and now lie a crash and any time: look once more.
@@ -27,9 +27,9 @@ pub(crate) async fn perform(rotation: &Rotation, step: &Step, run: &RunState) ->
         Retry::Never => error,
         Retry::Later { .. } | Retry::Unknown => error.unknown(),
     })?;
-    match Keys::find(run.run, stored) {
-        Some(keys) if keys.next == secret => Ok(outcome(rotation, run, keys, Outcome::changed())),
-        _ => Err(Error::new(Kind::Corrupt, format!("stage a password in {}", rotation.vault.id()))
+    match Keys::find(run.run, stored, |own| *own == secret) {
+        Some(keys) => Ok(outcome(rotation, run, keys, Outcome::changed())),
+        None => Err(Error::new(Kind::Corrupt, format!("stage a password in {}", rotation.vault.id()))
             .because("the vault of record does not give back what was stored")
             .hint("nothing was changed on the server; look at the vault of record, then start again")),
     }
