@@ -161,6 +161,10 @@ impl GitHub {
                 (format!("github_actions:{}/{name}", environment.name), secret.copy())
             }));
         }
+        // What its repositories share, if it is called as the environment's are.
+        let shared = hub.stores[&Scope::Organization(OWNER.to_owned())].secrets.iter();
+        let shared = shared.filter(|(name, _)| name.starts_with(&prefix));
+        copies.extend(shared.map(|(name, secret)| (format!("github_actions:{OWNER}/{name}"), secret.copy())));
         copies
     }
 
@@ -198,6 +202,7 @@ impl GitHub {
                     store.renew_key();
                 }
             }
+            "organization_secret" => secrets::share(&mut hub, value)?,
             "removed" => {
                 let name = value.as_str().ok_or("removed takes a secret's name")?;
                 for store in hub.stores.values_mut() {

@@ -68,6 +68,27 @@ pub(super) fn seed(environments: &[Environment]) -> BTreeMap<Scope, Store> {
     stores
 }
 
+/// Makes a secret of the organisation's, or replaces it, with its audience.
+pub(super) fn share(hub: &mut Hub, wanted: &Value) -> Result<(), String> {
+    let text = |key: &str| {
+        let missing =
+            || format!("organization_secret takes {{name, value, visibility, repositories?}}: {key}");
+        wanted[key].as_str().ok_or_else(missing)
+    };
+    let (name, value, visibility) = (text("name")?, text("value")?, text("visibility")?);
+    let named: Vec<&str> =
+        wanted["repositories"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
+    let known = |name: &str| REPOSITORIES.iter().find(|(own, _)| *own == name).map(|(_, id)| *id);
+    let ids = named.iter().map(|name| known(name).ok_or_else(|| format!("there is no repository {name:?}")));
+    let ids = ids.collect::<Result<Vec<u64>, String>>()?;
+    let store = hub.stores.entry(Scope::Organization(OWNER.to_owned())).or_insert_with(Store::new);
+    store.put(name, value);
+    let secret = store.secrets.get_mut(name).expect("it has just been put");
+    visibility.clone_into(&mut secret.visibility);
+    secret.selected = ids;
+    Ok(())
+}
+
 impl Store {
     fn new() -> Self {
         let (key, key_id) = key_pair();
