@@ -10,7 +10,8 @@ use serde_json::{Value, json};
 
 use super::super::call::{Call, empty, now_text, random_bytes, reply, with_header};
 use super::super::{Copy, Environment};
-use super::{Failure, Hub, OWNER, Outcome, REPOSITORIES, site};
+use super::resources::{minimal_repository, site};
+use super::{Failure, Hub, OWNER, Outcome, REPOSITORIES};
 
 /// The largest value of a secret.
 const VALUE_BYTES_MAX: usize = 48 * 1024;
@@ -199,9 +200,7 @@ pub(super) fn serve(hub: &mut Hub, call: &Call, scope: &Scope, rest: &[&str], ba
         ("GET", [_, "repositories"]) if matches!(scope, Scope::Organization(_)) => {
             let secret = store.secrets.get(&name).ok_or_else(Failure::not_found)?;
             let known = REPOSITORIES.iter().filter(|(_, id)| secret.selected.contains(id));
-            let shown: Vec<Value> = known
-                .map(|(name, id)| json!({"id": id, "name": name, "full_name": format!("{OWNER}/{name}")}))
-                .collect();
+            let shown: Vec<Value> = known.map(|(name, id)| minimal_repository(base, name, *id)).collect();
             Ok(page(call, base, "repositories", &shown))
         }
         _ => Err(Failure::not_found()),
