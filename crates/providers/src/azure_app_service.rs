@@ -33,7 +33,7 @@ mod tests;
 
 use std::sync::Arc;
 
-use pgrotate_core::Result;
+use pgrotate_core::{Error, Kind, Result};
 use reqwest::Url;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
@@ -154,8 +154,27 @@ impl Site {
     ) -> Result<Arc<T>> {
         let url = self.url(account, path);
         let question = format!("look at {url}");
-        let ask = async { account.send(call(url), operation).await?.json::<T>(operation) };
+        let ask = async {
+            let answer = account.send(call(url), operation).await.map_err(|error| self.explain(error))?;
+            answer.json::<T>(operation)
+        };
         self.shared.looks.once(question, ask).await
+    }
+
+    /// Azure's answer doesn't tell whether it is the slot or its application that is not there.
+    fn explain(&self, error: Error) -> Error {
+        match &self.slot {
+            Some(slot) if error.kind() == Kind::NotFound => {
+                let Self { group, app, .. } = self;
+                error
+                    .because(format!("{app} has no slot \"{slot}\", or there is no such application"))
+                    .hint(format!(
+                        "`az webapp deployment slot list --resource-group {group} --name {app}` shows the slots \
+                         that there are: correct `slot` in the configuration, or make the slot first"
+                    ))
+            }
+            _ => error,
+        }
     }
 
     /// Options of the Azure CLI that mean this site.

@@ -61,6 +61,8 @@ async fn state_of(world: &World, environment: &Environment) -> Result<Value> {
             "url": format!("http://{}", environment.application.host()),
             "starts": environment.application.starts(),
         },
+        // The slots and the further applications, which run nothing.
+        "sites": world.vendors.starts(name),
         "copies": copies,
         "messages": world.vendors.messages(name),
         "comments": world.vendors.comments(name),

@@ -38,8 +38,8 @@ fn say(line: &str) {
     std::io::stderr().write_all(format!("{line}\n").as_bytes()).unwrap();
 }
 
-/// What the configuration of the sandbox does not have by itself. The organization has one secret only, and pgrotate
-/// makes none there.
+/// What the configuration of the sandbox does not have by itself. The organization's secrets are there before, because
+/// pgrotate makes none: one for all its private repositories, and one for some that are named.
 const MORE_COPIES: &str = r#"
 [[sinks]]
 kind = "github_actions"
@@ -54,6 +54,25 @@ kind = "github_actions"
 name = "of the organization"
 organization = "mindwell"
 secret = "NPM_TOKEN"
+value = "{database_url}"
+
+[[sinks]]
+kind = "azure_app_service"
+name = "connection string"
+subscription = "{subscription}"
+resource_group = "rg-mindwell-{env}"
+app = "mindwell-{env}-worker"
+connection_string = "Database"
+value = "{database_url}"
+
+[[sinks]]
+kind = "azure_app_service"
+name = "connection string of the slot"
+subscription = "{subscription}"
+resource_group = "rg-mindwell-{env}"
+app = "mindwell-{env}-api"
+slot = "staging"
+connection_string = "Database"
 value = "{database_url}"
 
 [[sinks]]
@@ -73,6 +92,13 @@ resource_group = "rg-mindwell-{env}"
 app = "mindwell-{env}-api"
 slot = "staging"
 waits_for = ["azure_app_service:of the slot"]
+
+[[sinks]]
+kind = "github_actions"
+name = "of the organization for some"
+organization = "mindwell"
+secret = "{ENV}_SHARED_DATABASE_URL"
+value = "{database_url}"
 "#;
 
 /// Plays what pgrotate can do with the systems of the runbook: an ordinary rotation, one with references to Key Vault,
@@ -82,7 +108,19 @@ fn played() -> Vec<Exchange> {
     let config = lab.config();
     let text = std::fs::read_to_string(&config).unwrap();
     std::fs::write(&config, format!("{text}{MORE_COPIES}")).unwrap();
+    let url = &lab.state()["dev"]["copies"]["azure_app_service:DATABASE_URL"]["value"];
     lab.set("app_service", "slot", &json!("staging"));
+    lab.set("app_service", "app", &json!("mindwell-dev-worker"));
+    // Not of the first application: a change of its configuration would fetch the values behind its references, and
+    // nothing would be left to ask for.
+    for mut string in [json!({"slot": "staging"}), json!({"app": "mindwell-dev-worker"})] {
+        string["name"] = json!("Database");
+        string["value"] = url.clone();
+        lab.set("app_service", "connection_string", &string);
+    }
+    let shared = json!({"name": "DEV_SHARED_DATABASE_URL", "value": url, "visibility": "selected",
+        "repositories": ["backend"]});
+    lab.set("github", "organization_secret", &shared);
     lab.pgrotate(&["check", "dev"]).exits(0);
     lab.pgrotate(&["rotate", "dev", "--ticket", "mindwell/ops#12"]).exits(0);
     lab.set("app_service", "reference", &json!({"name": "DATABASE_URL", "secret": "database-url"}));

@@ -6,6 +6,7 @@
 
 mod lab;
 
+mod apps;
 mod bad_input;
 mod contract;
 mod crash;

@@ -161,7 +161,7 @@ impl Statuses {
     pub(super) async fn read(site: &Site, account: &Account) -> Result<Self> {
         let operation = format!("read the Key Vault references of {}", site.name());
         let url = site.url(account, &["config", "configreferences", "appsettings"]);
-        let answer = account.send(Call::get(url), &operation).await?;
+        let answer = account.send(Call::get(url), &operation).await.map_err(|error| site.explain(error))?;
         Self::of(&answer, &operation)
     }
 

@@ -108,7 +108,7 @@ impl Settings {
     pub(super) async fn list(site: &Site, account: &Account, table: Table) -> Result<Self> {
         let operation = listing(site, table);
         let url = site.url(account, &["config", table.path(), "list"]);
-        let answer = account.send(Call::list(url), &operation).await?;
+        let answer = account.send(Call::list(url), &operation).await.map_err(|error| site.explain(error))?;
         answer.json::<Resource>(&operation).map(|resource| resource.properties)
     }
 

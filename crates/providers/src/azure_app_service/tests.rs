@@ -368,6 +368,25 @@ async fn a_slot_has_resources_and_rights_of_its_own() {
     assert_eq!(production.whole(), self::setting(&fake).whole());
 }
 
+#[tokio::test]
+async fn a_slot_that_is_not_there_is_named_with_what_to_do() {
+    let fake = Fake::start(|_| refusal(404, "ResourceNotFound", "")).await;
+    let slot = with(options(), "slot", json!("green"));
+    let setting = with(slot.clone(), "setting", json!("DATABASE_URL"));
+    let setting = Setting::new(None, serde_json::from_value(setting).unwrap(), fake.shared()).unwrap();
+    let app = App::new(None, serde_json::from_value(slot).unwrap(), fake.shared()).unwrap();
+    for error in [setting.check().await.unwrap_err(), app.check().await.unwrap_err()] {
+        assert_eq!((error.kind(), error.retry()), (Kind::NotFound, Retry::Never));
+        let causes = error.causes().join("; ");
+        assert!(causes.contains("api has no slot \"green\""), "{causes}");
+        let hints = error.hints().join("; ");
+        assert!(hints.contains("slot list --resource-group rg --name api"), "{hints}");
+    }
+    // Of the production site nobody speaks of slots.
+    let error = self::setting(&fake).check().await.unwrap_err();
+    assert!(!error.causes().join("; ").contains("slot"), "{error:?}");
+}
+
 fn item(status: &str, active: Option<&str>) -> Value {
     json!({"name": "DATABASE_URL", "properties": {
         "reference": REFERENCE, "status": status, "vaultName": "kv-test", "secretName": "database-url",

@@ -2,11 +2,14 @@
 //! the SCM site with the application's log stream.
 //!
 //! The resources are reached through [`super::ResourceManager`], which owns their address; the router here is the SCM
-//! site's alone. Simplified: a deployment slot keeps settings and counts its restarts but runs no process; a site has
-//! one instance; refreshing references makes new values known, and the process gets them at its next start. Whether
+//! site's alone. Each environment has the application that the sandbox runs; further applications and deployment slots
+//! are added by [`control`]. Simplified: those keep settings and connection strings of their own and count their
+//! restarts, but run no process, and their host name is that of the application that runs; a site has one instance;
+//! refreshing references makes new values known, and the process gets them at its next start. Whether
 //! Azure restarts an application for a PUT of the settings it already has is not documented: this one doesn't.
 
 mod archive;
+mod control;
 mod publishing;
 mod restarts;
 mod scm;
@@ -27,7 +30,7 @@ use super::azure_access::AzureAccess;
 use super::azure_arm::{ArmCall, ArmFailure, ArmGate};
 use super::azure_sign_in::AzureSignIn;
 use super::call::{empty, lock, reply};
-use super::{AppControl, Copy, Environment, KeyVault, Latency, World};
+use super::{AppControl, KeyVault, Latency, World};
 
 const KIND: &str = "Microsoft.Web/sites";
 
@@ -72,81 +75,6 @@ impl AppService {
         scm::router(self)
     }
 
-    /// What the control interface shows of the settings that hold, or may come to hold, a copy: the bystanders of the
-    /// seed are not among them.
-    pub(crate) fn copies(&self, environment: &Environment) -> Vec<(String, Copy)> {
-        let sites = lock(&self.sites);
-        let site = sites.iter().find(|site| site.slot.is_none() && site.environment.name == environment.name);
-        let Some(site) = site else { return Vec::new() };
-        site.settings
-            .iter()
-            .filter(|(name, _)| !site.bystanders.contains(*name))
-            .map(|(name, value)| {
-                let changes = site.changes.get(name).copied().unwrap_or_default();
-                let copy =
-                    Copy { value: Some(value.clone()), version: changes.to_string(), versions: changes };
-                (format!("azure_app_service:{name}"), copy)
-            })
-            .collect()
-    }
-
-    /// Puts an environment's site into a state that a test wants to see handled.
-    pub(crate) fn set(
-        self: &Arc<Self>,
-        environment: &Environment,
-        what: &str,
-        value: &Value,
-    ) -> Result<(), String> {
-        let index = {
-            let sites = lock(&self.sites);
-            let found = sites
-                .iter()
-                .position(|site| site.slot.is_none() && site.environment.name == environment.name);
-            SiteIndex(found.ok_or("no such site")?)
-        };
-        let text = |key: &str| value[key].as_str();
-        match what {
-            "setting" => {
-                let name = text("name").ok_or("setting takes {name, value}")?;
-                self.change_settings(index, |settings| match text("value") {
-                    Some(value) => drop(settings.insert(name.to_owned(), value.to_owned())),
-                    None => drop(settings.remove(name)),
-                });
-            }
-            "reference" => {
-                let name = text("name").unwrap_or("DATABASE_URL").to_owned();
-                let secret = text("secret").ok_or("reference takes {name?, secret, version?}")?;
-                let version =
-                    text("version").map_or_else(String::new, |version| format!(";SecretVersion={version}"));
-                let vault = environment.vault();
-                let literal = format!("@Microsoft.KeyVault(VaultName={vault};SecretName={secret}{version})");
-                self.change_settings(index, |settings| drop(settings.insert(name, literal)));
-            }
-            "connection_string" => {
-                let name = text("name").ok_or("connection_string takes {name, value}")?.to_owned();
-                let entry = json!({"value": text("value").unwrap_or_default(), "type": "PostgreSQL"});
-                lock(&self.sites)[index.0].connection_strings.insert(name, entry);
-                self.configuration_changed(index);
-            }
-            "slot" => {
-                let name = value.as_str().ok_or("slot takes a name")?;
-                let mut sites = lock(&self.sites);
-                let slot = sites[index.0].as_slot(name);
-                sites.push(slot);
-            }
-            "basic_auth" => {
-                let allow = value.as_bool().ok_or("basic_auth takes true or false")?;
-                lock(&self.sites)[index.0].basic_auth = allow;
-            }
-            "stopped" => {
-                let stopped = value.as_bool().ok_or("stopped takes true or false")?;
-                lock(&self.sites)[index.0].stopped = stopped;
-            }
-            other => return Err(format!("app_service can't set {other:?}")),
-        }
-        Ok(())
-    }
-
     /// A call to a resource of `Microsoft.Web`, its token checked.
     pub(crate) async fn resource(self: &Arc<Self>, target: &ArmCall<'_>) -> Result<Response, ArmFailure> {
         let lower = target.lower();
@@ -165,7 +93,11 @@ impl AppService {
                 self.admit(target, Some(""), "read", false)?;
                 self.find(target, name, None)?;
                 let sites = lock(&self.sites);
-                let slots = sites.iter().filter(|site| site.slot.is_some() && site.is_in(target.environment));
+                let slots = sites.iter().filter(|site| {
+                    site.slot.is_some()
+                        && site.is_in(target.environment)
+                        && site.app.eq_ignore_ascii_case(name)
+                });
                 Ok(reply(
                     200,
                     json!({"value": slots.map(|site| site.resource(&self.scm)).collect::<Vec<_>>()}),
@@ -225,7 +157,7 @@ impl AppService {
                 site.reference_resource(target.rest.last()?)?
             }
             ["config", what @ ("web" | "logs")] => site.config_resource(what),
-            ["instances"] => site.instances_resource(self.apps.starts(&site.environment.app())),
+            ["instances"] => site.instances_resource(self.starts_of(site)),
             ["basicpublishingcredentialspolicies", which @ ("scm" | "ftp")] => site.policy_resource(which),
             _ => return None,
         })
@@ -246,8 +178,11 @@ impl AppService {
         let sites = lock(&self.sites);
         let found = sites.iter().position(|site| {
             site.is_in(target.environment)
-                && site.environment.app().eq_ignore_ascii_case(name)
-                && site.slot.as_deref() == slot
+                && site.app.eq_ignore_ascii_case(name)
+                && match (site.slot.as_deref(), slot) {
+                    (Some(own), Some(slot)) => own.eq_ignore_ascii_case(slot),
+                    (own, slot) => own.is_none() && slot.is_none(),
+                }
         });
         found.map(SiteIndex).ok_or_else(|| {
             let full = slot.map_or_else(|| name.to_owned(), |slot| format!("{name}/slots/{slot}"));
@@ -279,9 +214,8 @@ impl AppService {
             let text = "The properties of the connection strings must be an object.".to_owned();
             ArmFailure::new(400, "BadRequest", text)
         })?;
-        lock(&self.sites)[index.0].connection_strings =
-            entries.iter().map(|(name, entry)| (name.clone(), entry.clone())).collect();
-        self.configuration_changed(index);
+        let entries = entries.iter().map(|(name, entry)| (name.clone(), entry.clone())).collect();
+        self.change_strings(index, |present| *present = entries);
         Ok(())
     }
 

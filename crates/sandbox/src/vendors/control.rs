@@ -23,10 +23,11 @@ use super::Vendors;
 /// | | `value` | `{"secret", "value"}`: a version made by somebody else |
 /// | | `firewall` | `true` or `false` |
 /// | | `access_policy` | the caller's secret permissions, or null for roles |
-/// | `app_service` | `setting` | `{"name", "value"}`; null removes it |
-/// | | `reference` | `{"name"?, "secret", "version"?}`: the setting becomes a Key Vault reference |
-/// | | `connection_string` | `{"name", "value"}` |
-/// | | `slot` | a slot's name |
+/// | `app_service` | `app` | the name of a further application, which begins with the configuration of the first |
+/// | | `slot` | a slot's name, or `{"app", "slot"}` |
+/// | | `setting` | `{"app"?, "slot"?, "name", "value"}`; null removes it |
+/// | | `reference` | `{"app"?, "slot"?, "name"?, "secret", "version"?}`: the setting becomes a Key Vault reference |
+/// | | `connection_string` | `{"app"?, "slot"?, "name", "value", "type"?}`; null removes it |
 /// | | `basic_auth`, `stopped` | `true` or `false` |
 /// | `github` | `deny` | permissions such as `"secrets=write"` |
 /// | | `scopes` | those of the classic token |
@@ -34,6 +35,7 @@ use super::Vendors;
 /// | | `issues_disabled` | `true` or `false` |
 /// | | `new_key` | null: the repository's key pair is renewed |
 /// | | `removed` | a secret's name |
+/// | | `organization_secret` | `{"name", "value", "visibility", "repositories"?}`: made or replaced; a copy if it begins with the environment's name |
 /// | | `app_permissions` | those of the App's installation: `{"secrets": "write"}` |
 /// | | `app_removed`, `app_suspended` | `true` or `false`: the App's installation |
 /// | | `app_tokens_expired` | null: every token of the installation has ended |

@@ -8,6 +8,7 @@
 
 mod app;
 mod issues;
+mod resources;
 mod secrets;
 #[cfg(test)]
 mod tests;
@@ -25,6 +26,7 @@ use serde_json::{Value, json};
 use self::app::App;
 pub(crate) use self::app::ID as APP_ID;
 use self::issues::Comment;
+use self::resources::{repository_resource, site, user};
 use self::secrets::{Scope, Store};
 use super::call::{Call, lock, now_text, random_hex, reply, with_header};
 use super::{Copy, Environment, World};
@@ -161,6 +163,10 @@ impl GitHub {
                 (format!("github_actions:{}/{name}", environment.name), secret.copy())
             }));
         }
+        // What its repositories share, if it is called as the environment's are.
+        let shared = hub.stores[&Scope::Organization(OWNER.to_owned())].secrets.iter();
+        let shared = shared.filter(|(name, _)| name.starts_with(&prefix));
+        copies.extend(shared.map(|(name, secret)| (format!("github_actions:{OWNER}/{name}"), secret.copy())));
         copies
     }
 
@@ -198,6 +204,7 @@ impl GitHub {
                     store.renew_key();
                 }
             }
+            "organization_secret" => secrets::share(&mut hub, value)?,
             "removed" => {
                 let name = value.as_str().ok_or("removed takes a secret's name")?;
                 for store in hub.stores.values_mut() {
@@ -403,68 +410,6 @@ fn root(base: &str) -> Value {
         "current_user_url": format!("{base}/user"),
         "rate_limit_url": format!("{base}/rate_limit"),
         "repository_url": format!("{base}/repos/{{owner}}/{{repo}}"),
-    })
-}
-
-/// Where people read what programs find under `base`.
-fn site(base: &str) -> &str {
-    base.strip_suffix("/api/v3").unwrap_or(base)
-}
-
-/// A user with every field that the schema requires.
-fn user(base: &str) -> Value {
-    let site = site(base);
-    let url = format!("{base}/users/{USER}");
-    let mut user = json!({
-        "login": USER,
-        "id": 41_000_001,
-        "node_id": "U_kgDOAnGcAQ",
-        "avatar_url": format!("{site}/avatars/{USER}"),
-        "gravatar_id": "",
-        "url": url,
-        "html_url": format!("{site}/{USER}"),
-        "type": "User",
-        "site_admin": false,
-    });
-    for part in [
-        "followers",
-        "following",
-        "gists",
-        "starred",
-        "subscriptions",
-        "orgs",
-        "repos",
-        "events",
-        "received_events",
-    ] {
-        let name = if part == "orgs" { "organizations_url".to_owned() } else { format!("{part}_url") };
-        user[name] = json!(format!("{url}/{part}"));
-    }
-    user
-}
-
-fn repository_resource(base: &str, hub: &Hub, caller: Caller, full_name: &str, id: u64) -> Value {
-    let (owner, name) = full_name.split_once('/').unwrap_or((OWNER, full_name));
-    // An App has permissions and no role.
-    let person = caller != Caller::Installation;
-    let (site, writes) = (site(base), person && !hub.denied.contains("secrets=write"));
-    json!({
-        "id": id,
-        "node_id": "R_kgDOKlJtAQ",
-        "name": name,
-        "full_name": full_name,
-        "private": true,
-        "visibility": "private",
-        "owner": {"login": owner, "id": 42_000_001, "node_id": "O_kgDOAoDeQQ", "type": "Organization"},
-        "html_url": format!("{site}/{full_name}"),
-        "url": format!("{base}/repos/{full_name}"),
-        "fork": false,
-        "archived": false,
-        "disabled": false,
-        "has_issues": !hub.issues_disabled,
-        "default_branch": "main",
-        "updated_at": now_text(),
-        "permissions": {"admin": writes, "maintain": writes, "push": writes, "triage": person, "pull": person},
     })
 }
 

@@ -296,6 +296,13 @@ impl Vendors {
         copies
     }
 
+    /// How often the slots of an environment's application, and its further applications, have been started.
+    pub(crate) fn starts(&self, environment: &str) -> BTreeMap<String, u64> {
+        self.environment(environment)
+            .map(|environment| self.app_service.starts(environment))
+            .unwrap_or_default()
+    }
+
     /// The chat messages that name an environment, oldest first: `{"at","form","text"}`.
     pub(crate) fn messages(&self, environment: &str) -> Vec<Value> {
         self.environment(environment)

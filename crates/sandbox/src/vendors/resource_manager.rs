@@ -197,7 +197,8 @@ impl ResourceManager {
                 let id = known(id)?;
                 let environments =
                     self.environments.iter().filter(|environment| &environment.subscription == id);
-                catalogue::resources(environments, call)
+                let applications = |environment: &Environment| self.app_service.applications(environment);
+                catalogue::resources(environments, applications, call)
             }
             ["subscriptions", id, "providers", namespace] => catalogue::provider(known(id)?, namespace),
             _ => {

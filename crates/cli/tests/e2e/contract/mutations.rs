@@ -93,6 +93,12 @@ fn good_requests_pass() {
             r#"{"properties": {"A": "b"}}"#,
         ),
         azure("POST", &format!("{SITE}/restart?api-version=2025-05-01&softRestart=true"), ""),
+        azure("POST", &format!("{SITE}/slots/s/config/connectionstrings/list?api-version=2025-05-01"), ""),
+        azure(
+            "PUT",
+            &format!("{SITE}/config/connectionstrings?api-version=2025-05-01"),
+            r#"{"properties": {"A": {"value": "b", "type": "PostgreSQL"}}}"#,
+        ),
         key_vault("PUT", "/secrets/name?api-version=2026-04-01", r#"{"value": "x", "tags": {"a": "b"}}"#),
         key_vault("GET", "/secrets/name/?api-version=2026-04-01", ""),
         with(key_vault("GET", "/secrets/name/v?api-version=2026-04-01", ""), "authorization", None),
@@ -117,6 +123,8 @@ fn azure_mistakes() -> Vec<Mistake> {
     let patch = |body: &str| azure("PATCH", &format!("{SERVER}?api-version=2026-10-01"), body);
     let settings =
         |body: &str| azure("PUT", &format!("{SITE}/config/appsettings?api-version=2025-05-01"), body);
+    let strings =
+        |body: &str| azure("PUT", &format!("{SITE}/config/connectionstrings?api-version=2025-05-01"), body);
     let restart = |query: &str| azure("POST", &format!("{SITE}/restart?{query}"), "");
     vec![
         (azure("PUT", &format!("{SERVER}?api-version=2026-10-01"), "{}"), "no operation"),
@@ -140,6 +148,14 @@ fn azure_mistakes() -> Vec<Mistake> {
         (settings(r#"{"A": "b"}"#), "'A' was unexpected"),
         (settings(r#"{"properties": {"A": null}}"#), "/properties/A"),
         (settings(r#"{"id": "x", "properties": {}}"#), "/id"),
+        (strings(r#"{"properties": {"A": "b"}}"#), "/properties/A"),
+        (strings(r#"{"properties": {"A": {"value": "b"}}}"#), "type"),
+        (strings(r#"{"properties": {"A": {"value": "b", "type": "Postgres"}}}"#), "/properties/A/type"),
+        (strings(r#"{"A": {"value": "b", "type": "PostgreSQL"}}"#), "'A' was unexpected"),
+        (
+            azure("POST", &format!("{SITE}/config/connectionstrings/list?api-version=2022-03-01"), ""),
+            "api-version",
+        ),
         (restart("api-version=2025-05-01&softRestart=yes"), "softRestart"),
         (restart("api-version=2022-03-01"), "api-version"),
         (

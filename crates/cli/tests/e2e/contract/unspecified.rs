@@ -54,8 +54,36 @@ const ARM: &str = "resource_manager";
 /// One page of a list of Azure's.
 const PAGE: &str = r#"{"type": "object", "required": ["value"], "properties": {"value": {"type": "array"}}}"#;
 
+/// What Microsoft's SDK calls a `ConnectionStringDictionary`, as far as it is sent.
+const STRINGS: &str = r##"{"type": "object", "required": ["properties"], "additionalProperties": false,
+    "properties": {"properties": {"type": "object", "additionalProperties": {
+        "type": "object", "required": ["value", "type"], "additionalProperties": false, "properties": {
+            "value": {"type": "string"},
+            "type": {"enum": ["MySql", "SQLServer", "SQLAzure", "Custom", "NotificationHub", "ServiceBus",
+                "EventHub", "ApiHub", "DocDb", "RedisCache", "PostgreSQL"]}}}}}}"##;
+/// The same, as it is answered.
+const STRINGS_RESOURCE: &str = r##"{"type": "object", "required": ["id", "name", "type", "properties"],
+    "properties": {"name": {"const": "connectionstrings"}, "properties": {"type": "object", "additionalProperties": {
+        "type": "object", "required": ["value", "type"], "additionalProperties": false, "properties": {
+            "value": {"type": "string"}, "type": {"type": "string"}}}}}}"##;
+
+/// A request for the connection strings of a site or a slot.
+const fn strings(name: &'static str, method: &'static str, path: &'static str, body: Body) -> Unspecified {
+    Unspecified {
+        name,
+        source: "App Service REST reference, \"Web Apps - List Connection Strings\", \"- Update Connection Strings\", and \
+                 the same with \"Slot\"; not part of the specification's cut",
+        system: ARM,
+        method,
+        path,
+        query: &[Is("api-version", "2025-05-01")],
+        body,
+        answer: (200, Shown::Json(STRINGS_RESOURCE)),
+    }
+}
+
 /// All of them.
-pub(crate) static UNSPECIFIED: [Unspecified; 15] = [
+pub(crate) static UNSPECIFIED: [Unspecified; 19] = [
     Unspecified {
         name: "Azure: a token for a client secret",
         source: "Microsoft identity platform, \"OAuth 2.0 client credentials flow\"",
@@ -107,6 +135,30 @@ pub(crate) static UNSPECIFIED: [Unspecified; 15] = [
         body: Body::None,
         answer: (200, Shown::Json(PAGE)),
     },
+    strings(
+        "App Service: list the connection strings",
+        "POST",
+        "/subscriptions/{subscription}/resourceGroups/{group}/providers/Microsoft.Web/sites/{app}/config/connectionstrings/list",
+        Body::None,
+    ),
+    strings(
+        "App Service: replace the connection strings",
+        "PUT",
+        "/subscriptions/{subscription}/resourceGroups/{group}/providers/Microsoft.Web/sites/{app}/config/connectionstrings",
+        Body::Json(STRINGS),
+    ),
+    strings(
+        "App Service: list the connection strings of a slot",
+        "POST",
+        "/subscriptions/{subscription}/resourceGroups/{group}/providers/Microsoft.Web/sites/{app}/slots/{slot}/config/connectionstrings/list",
+        Body::None,
+    ),
+    strings(
+        "App Service: replace the connection strings of a slot",
+        "PUT",
+        "/subscriptions/{subscription}/resourceGroups/{group}/providers/Microsoft.Web/sites/{app}/slots/{slot}/config/connectionstrings",
+        Body::Json(STRINGS),
+    ),
     Unspecified {
         name: "App Service: the log stream",
         source: "App Service, \"Enable diagnostics logging\", and what `az webapp log tail` asks for",

@@ -6,9 +6,11 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use serde_json::Value;
 use tokio::sync::watch;
 
 use super::super::call::lock;
+use super::site::Site;
 use super::{AppService, SiteIndex};
 
 /// The starts that a site has been asked for and those that are done.
@@ -71,6 +73,22 @@ impl AppService {
         }
     }
 
+    /// Changes the connection strings; if that makes a difference, the process is restarted too.
+    pub(super) fn change_strings(
+        self: &Arc<Self>,
+        index: SiteIndex,
+        change: impl FnOnce(&mut BTreeMap<String, Value>),
+    ) {
+        if lock(&self.sites)[index.0].change_strings(change) {
+            self.configuration_changed(index);
+        }
+    }
+
+    /// How often a site has been started. One without a process is only said to have been.
+    pub(super) fn starts_of(&self, site: &Site) -> u64 {
+        if site.has_process() { self.apps.starts(&site.app) } else { *site.restarts.done.borrow() }
+    }
+
     /// After any change of the configuration: references are read anew, and a restart is on its way.
     pub(super) fn configuration_changed(self: &Arc<Self>, index: SiteIndex) {
         {
@@ -127,14 +145,14 @@ impl AppService {
     async fn carry_out(self: Arc<Self>, index: SiteIndex) {
         loop {
             tokio::time::sleep(self.latency.app_start).await;
-            let (name, slot, generation, variables) = {
+            let (name, has_process, generation, variables) = {
                 let mut sites = lock(&self.sites);
                 let site = &mut sites[index.0];
                 site.restarts.taken += 1;
                 site.restarts.taken_generation = Some(site.generation);
-                (site.environment.app(), site.slot.is_some(), site.generation, site.variables())
+                (site.app.clone(), site.has_process(), site.generation, site.variables())
             };
-            let started = if slot { Ok(()) } else { self.apps.start(&name, variables).await };
+            let started = if has_process { self.apps.start(&name, variables).await } else { Ok(()) };
             if let Err(error) = &started {
                 tracing::warn!(app = name, error, "the application did not start");
             }

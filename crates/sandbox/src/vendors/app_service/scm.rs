@@ -38,9 +38,9 @@ async fn serve(State(service): State<Arc<AppService>>, request: Request) -> Resp
     if !admits(&service, &call, label) {
         return with_header(empty(401), "www-authenticate", "Basic realm=\"site\"");
     }
-    let Some((app, slot)) = site(&service, label) else { return empty(404) };
+    let Some((app, has_process)) = site(&service, label) else { return empty(404) };
     match (call.method.as_str(), call.segments().as_slice()) {
-        ("GET", ["logstream", ..] | ["api", "logstream", ..]) if slot => log_stream(Vec::new(), None),
+        ("GET", ["logstream", ..] | ["api", "logstream", ..]) if !has_process => log_stream(Vec::new(), None),
         ("GET", ["logstream", ..] | ["api", "logstream", ..]) => {
             let (recent, live) = service.apps.follow(&app);
             log_stream(recent, Some(live))
@@ -89,11 +89,11 @@ fn admits(service: &AppService, call: &Call, label: &str) -> bool {
     site.is_some_and(|site| site.accepts_basic(&user, &password))
 }
 
-/// The application of a host name's first label, and whether it is a slot's.
+/// The application of a host name's first label, and whether a process stands behind it.
 fn site(service: &AppService, label: &str) -> Option<(String, bool)> {
     let sites = lock(&service.sites);
     let site = sites.iter().find(|site| site.label().eq_ignore_ascii_case(label))?;
-    Some((site.environment.app(), site.slot.is_some()))
+    Some((site.app.clone(), site.has_process()))
 }
 
 /// The recent lines and then every line as it comes, each with the time at which it was printed.
@@ -116,7 +116,7 @@ fn follow(
             return Some((Ok(text), (first, live)));
         }
         let text = match &mut live {
-            // A slot runs nothing, so its stream stays silent without ending.
+            // Where nothing runs, the stream stays silent without ending.
             None => std::future::pending().await,
             Some(receiver) => match receiver.recv().await {
                 Ok(line) => written(&line),

@@ -11,12 +11,16 @@ use super::KIND;
 use super::publishing::Publishing;
 use super::restarts::Restarts;
 
+/// Tells a connection string from a setting of the same name.
+pub(super) const STRINGS: &str = "connectionstrings/";
 /// How a Key Vault reference begins.
 const REFERENCE: &str = "@Microsoft.KeyVault(";
 
-/// A site or a slot of it.
+/// An application's site, or a slot of it.
 pub(super) struct Site {
     pub(super) environment: Environment,
+    /// The application: the environment's own, or a further one.
+    pub(super) app: String,
     pub(super) slot: Option<String>,
     pub(super) settings: BTreeMap<String, String>,
     pub(super) connection_strings: BTreeMap<String, Value>,
@@ -28,7 +32,7 @@ pub(super) struct Site {
     pub(super) stopped: bool,
     /// The settings that were there from the beginning and are no copies.
     pub(super) bystanders: BTreeSet<String>,
-    /// How often each setting has been changed.
+    /// How often each setting has been changed, and each connection string: its name follows [`STRINGS`].
     pub(super) changes: BTreeMap<String, usize>,
     /// Counts the changes of the configuration.
     pub(super) generation: u64,
@@ -74,6 +78,7 @@ impl Site {
             bystanders: settings.keys().filter(|name| *name != "DATABASE_URL").cloned().collect(),
             changes: settings.keys().map(|name| (name.clone(), 1)).collect(),
             environment: environment.clone(),
+            app: environment.app(),
             slot: None,
             settings,
             connection_strings: BTreeMap::new(),
@@ -93,16 +98,40 @@ impl Site {
         }
     }
 
-    /// A slot with a copy of the site's settings.
+    /// A slot with a copy of the site's configuration.
     pub(super) fn as_slot(&self, name: &str) -> Self {
+        self.copied(self.app.clone(), Some(name.to_owned()))
+    }
+
+    /// Another application with a copy of this one's configuration.
+    pub(super) fn as_app(&self, name: &str) -> Self {
+        self.copied(name.to_owned(), None)
+    }
+
+    fn copied(&self, app: String, slot: Option<String>) -> Self {
+        let strings = self.connection_strings.keys().map(|name| format!("{STRINGS}{name}"));
         Self {
-            slot: Some(name.to_owned()),
             settings: self.settings.clone(),
             connection_strings: self.connection_strings.clone(),
             references: self.references.clone(),
-            publishing: Publishing::new(&self.environment.app(), Some(name)),
+            sticky: self.sticky.clone(),
+            bystanders: self.bystanders.clone(),
+            changes: self.settings.keys().cloned().chain(strings).map(|name| (name, 1)).collect(),
+            publishing: Publishing::new(&app, slot.as_deref()),
+            app,
+            slot,
             ..Self::seed(&self.environment)
         }
+    }
+
+    /// Whether a process stands behind it: only the environment's own application has one.
+    pub(super) fn has_process(&self) -> bool {
+        self.slot.is_none() && self.app == self.environment.app()
+    }
+
+    /// Application and slot, as Azure names the resource.
+    pub(super) fn full_name(&self) -> String {
+        self.slot.as_ref().map_or_else(|| self.app.clone(), |slot| format!("{}/{slot}", self.app))
     }
 
     pub(super) fn is_in(&self, environment: &Environment) -> bool {
@@ -120,6 +149,19 @@ impl Site {
         }
         self.modified = now_text();
         before != self.settings
+    }
+
+    /// Changes the connection strings and tells whether that made a difference.
+    pub(super) fn change_strings(&mut self, change: impl FnOnce(&mut BTreeMap<String, Value>)) -> bool {
+        let before = self.connection_strings.clone();
+        change(&mut self.connection_strings);
+        for (name, entry) in &self.connection_strings {
+            if before.get(name) != Some(entry) {
+                *self.changes.entry(format!("{STRINGS}{name}")).or_default() += 1;
+            }
+        }
+        self.modified = now_text();
+        before != self.connection_strings
     }
 
     /// Reads every reference anew. If a value has changed, the process no longer has the present configuration.
@@ -149,20 +191,19 @@ impl Site {
             let prefix = if entry["type"] == "PostgreSQL" { "POSTGRESQLCONNSTR" } else { "CUSTOMCONNSTR" };
             variables.insert(format!("{prefix}_{name}"), value.to_owned());
         }
-        variables.insert("WEBSITE_SITE_NAME".to_owned(), self.environment.app());
+        variables.insert("WEBSITE_SITE_NAME".to_owned(), self.app.clone());
         variables.insert("WEBSITE_HOSTNAME".to_owned(), self.environment.app_host.clone());
         variables
     }
 
     /// The first label of the site's host names.
     pub(super) fn label(&self) -> String {
-        let app = self.environment.app();
-        self.slot.as_ref().map_or_else(|| app.clone(), |slot| format!("{app}-{slot}"))
+        self.full_name().replace('/', "-")
     }
 
     pub(super) fn id(&self) -> String {
         let slot = self.slot.as_ref().map_or_else(String::new, |slot| format!("/slots/{slot}"));
-        resource_id(&self.environment, &format!("{KIND}/{}{slot}", self.environment.app()))
+        resource_id(&self.environment, &format!("{KIND}/{}{slot}", self.app))
     }
 
     pub(super) fn kind(&self) -> &'static str {
@@ -181,7 +222,6 @@ impl Site {
 
     /// The site itself.
     pub(super) fn resource(&self, scm: &str) -> Value {
-        let app = self.environment.app();
         let host = &self.environment.app_host;
         let (_, scm_host) = scm.split_once("://").unwrap_or(("", scm));
         let scm_host = format!("{}.{scm_host}", self.label());
@@ -189,7 +229,7 @@ impl Site {
         let plan = resource_id(&self.environment, "Microsoft.Web/serverfarms/plan-mindwell");
         json!({
             "id": self.id(),
-            "name": self.slot.as_ref().map_or_else(|| app.clone(), |slot| format!("{app}/{slot}")),
+            "name": self.full_name(),
             "type": self.kind(),
             "kind": "app,linux",
             "location": REGION.0,
@@ -202,7 +242,7 @@ impl Site {
             "properties": {
                 "state": if self.stopped { "Stopped" } else { "Running" },
                 "hostNames": [host],
-                "repositorySiteName": app,
+                "repositorySiteName": self.app,
                 "usageState": "Normal",
                 "enabled": true,
                 "enabledHostNames": [host, scm_host],

@@ -2,8 +2,8 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use super::super::testing::{Answer, Sandbox, Site, answer, serve, until};
-use super::super::{AppControl, Latency};
+use super::super::testing::{Answer, SUBSCRIPTION, Sandbox, Site, answer, serve, until};
+use super::super::{AppControl, Latency, apply};
 
 const APP: &str = "/Microsoft.Web/sites/mindwell-dev-api";
 
@@ -175,6 +175,124 @@ async fn a_slot_has_settings_of_its_own() {
     sandbox.set("resource_manager", "deny", json!(["Microsoft.Web/sites/slots/config/list/action"]));
     sandbox.arm("POST", &format!("{path}/list"), None).await.expect(403);
     settings(&sandbox).await;
+}
+
+#[tokio::test]
+async fn a_further_application_is_like_the_first_but_runs_nothing() {
+    const WORKER: &str = "/Microsoft.Web/sites/mindwell-dev-worker";
+    let sandbox = running(0).await;
+    sandbox.set("app_service", "setting", json!({"name": "EXTRA", "value": "one"}));
+    sandbox.set("app_service", "app", json!("mindwell-dev-worker"));
+    sandbox.set("app_service", "slot", json!({"app": "mindwell-dev-worker", "slot": "Blue"}));
+    let names = async |path: &str| {
+        let list = sandbox.arm("GET", path, None).await.expect(200).body["value"].clone();
+        list.as_array()
+            .unwrap()
+            .iter()
+            .map(|one| one["name"].as_str().unwrap().to_owned())
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(names("/Microsoft.Web/sites").await, ["mindwell-dev-api", "mindwell-dev-worker"]);
+    assert_eq!(names(&format!("{WORKER}/slots")).await, ["mindwell-dev-worker/Blue"]);
+    assert!(names(&format!("{APP}/slots")).await.is_empty(), "another application's slot");
+    let filter = "resourceType%20eq%20'Microsoft.Web%2Fsites'%20and%20name%20eq%20'mindwell-dev-worker'";
+    let found = format!("/subscriptions/{SUBSCRIPTION}/resources?$filter={filter}");
+    let found = sandbox.arm_path("GET", &found, None).await.expect(200).body;
+    assert_eq!(found["value"][0]["name"], "mindwell-dev-worker");
+
+    // Each has a configuration of its own, which began as the first one's; slots' names ignore case.
+    for site in [WORKER.to_owned(), format!("{WORKER}/slots/blue")] {
+        let settle = format!("{site}/restart?softRestart=true&synchronous=true");
+        sandbox.arm("POST", &settle, None).await.expect(200);
+        let list = format!("{site}/config/appsettings/list");
+        let before = sandbox.arm("POST", &list, None).await.expect(200).body["properties"].clone();
+        assert_eq!(before["EXTRA"], "one");
+        let body = json!({"properties": {"EXTRA": site}});
+        sandbox.arm("PUT", &format!("{site}/config/appsettings"), Some(body)).await.expect(200);
+        sandbox.arm("POST", &settle, None).await.expect(200);
+    }
+    let copies = sandbox.vendors.copies("dev");
+    let value = |id: &str| copies[&format!("azure_app_service:{id}")].value.clone().unwrap();
+    assert_eq!(value("EXTRA"), "one");
+    assert_eq!(value("mindwell-dev-worker/EXTRA"), WORKER);
+    assert_eq!(value("mindwell-dev-worker/Blue/EXTRA"), format!("{WORKER}/slots/blue"));
+
+    let starts = sandbox.vendors.starts("dev");
+    assert_eq!(starts.keys().collect::<Vec<_>>(), ["mindwell-dev-worker", "mindwell-dev-worker/Blue"]);
+    assert!(starts.values().all(|starts| *starts == 2), "{starts:?}");
+    assert_eq!(self::starts(&sandbox), 2, "the first one's own start and its change");
+    let instances = sandbox.arm("GET", &format!("{WORKER}/instances"), None).await.expect(200);
+    let container = &instances.body["value"][0]["properties"]["containers"]["main"]["name"];
+    assert_eq!(*container, "mindwell-dev-worker_2_b3d4e5f6");
+    assert!(sandbox.vendors.starts("staging").is_empty());
+}
+
+#[tokio::test]
+async fn a_site_that_there_is_not_or_that_there_is_already_is_refused() {
+    let sandbox = running(0).await;
+    let set = |what: &str, value: Value| {
+        let request = json!({"system": "app_service", "environment": "dev", "what": what, "value": value});
+        apply(&sandbox.vendors, &request)
+    };
+    set("slot", json!("blue")).unwrap();
+    assert_eq!(set("slot", json!("blue")).unwrap_err(), "there is a site mindwell-dev-api/blue already");
+    assert!(set("app", json!("mindwell-dev-api-blue")).is_err(), "its host name would be the slot's");
+    let nowhere = json!({"app": "other", "slot": "x", "name": "A", "value": "b"});
+    for what in ["setting", "connection_string"] {
+        assert_eq!(set(what, nowhere.clone()).unwrap_err(), "there is no site other/x");
+    }
+    assert!(set("slot", json!({"app": "other", "slot": "x"})).is_err());
+    assert!(set("stopped", json!("yes")).is_err());
+}
+
+#[tokio::test]
+async fn a_connection_string_is_shown_where_it_is_and_keeps_its_type() {
+    let sandbox = running(0).await;
+    sandbox.set("app_service", "slot", json!("blue"));
+    for site in [json!({}), json!({"slot": "blue"})] {
+        for (name, kind) in [("Database", json!(null)), ("Cache", json!("RedisCache"))] {
+            let mut value = site.clone();
+            value["name"] = json!(name);
+            value["value"] = json!("x");
+            value["type"] = kind;
+            sandbox.set("app_service", "connection_string", value);
+        }
+    }
+    sandbox.set(
+        "app_service",
+        "connection_string",
+        json!({"slot": "blue", "name": "Database", "value": "y"}),
+    );
+    sandbox.set(
+        "app_service",
+        "connection_string",
+        json!({"slot": "blue", "name": "Database", "value": "y"}),
+    );
+    sandbox.set("app_service", "connection_string", json!({"slot": "blue", "name": "Cache", "value": null}));
+    let copies = sandbox.vendors.copies("dev");
+    let shown: Vec<_> = copies
+        .iter()
+        .filter(|(id, _)| id.contains("/connectionstrings/"))
+        .map(|(id, copy)| (id.as_str(), copy.value.as_deref().unwrap(), copy.versions))
+        .collect();
+    assert_eq!(
+        shown,
+        [
+            ("azure_app_service:mindwell-dev-api/blue/connectionstrings/Database", "y", 2),
+            ("azure_app_service:mindwell-dev-api/connectionstrings/Cache", "x", 1),
+            ("azure_app_service:mindwell-dev-api/connectionstrings/Database", "x", 1),
+        ]
+    );
+    let list = format!("{APP}/config/connectionstrings/list");
+    let listed = sandbox.arm("POST", &list, None).await.expect(200).body["properties"].clone();
+    assert_eq!(listed["Database"]["type"], "PostgreSQL");
+    assert_eq!(listed["Cache"]["type"], "RedisCache");
+    settle(&sandbox).await;
+    let before = starts(&sandbox);
+    let path = format!("{APP}/config/connectionstrings");
+    sandbox.arm("PUT", &path, Some(json!({"properties": listed}))).await.expect(200);
+    settle(&sandbox).await;
+    assert_eq!(starts(&sandbox), before, "the same strings again restart nothing");
 }
 
 #[tokio::test]

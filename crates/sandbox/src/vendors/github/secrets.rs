@@ -10,7 +10,8 @@ use serde_json::{Value, json};
 
 use super::super::call::{Call, empty, now_text, random_bytes, reply, with_header};
 use super::super::{Copy, Environment};
-use super::{Failure, Hub, OWNER, Outcome, REPOSITORIES, site};
+use super::resources::{minimal_repository, site};
+use super::{Failure, Hub, OWNER, Outcome, REPOSITORIES};
 
 /// The largest value of a secret.
 const VALUE_BYTES_MAX: usize = 48 * 1024;
@@ -66,6 +67,27 @@ pub(super) fn seed(environments: &[Environment]) -> BTreeMap<Scope, Store> {
     organization.put("NPM_TOKEN", "not-ours-to-change");
     stores.insert(Scope::Organization(OWNER.to_owned()), organization);
     stores
+}
+
+/// Makes a secret of the organisation's, or replaces it, with its audience.
+pub(super) fn share(hub: &mut Hub, wanted: &Value) -> Result<(), String> {
+    let text = |key: &str| {
+        let missing =
+            || format!("organization_secret takes {{name, value, visibility, repositories?}}: {key}");
+        wanted[key].as_str().ok_or_else(missing)
+    };
+    let (name, value, visibility) = (text("name")?, text("value")?, text("visibility")?);
+    let named: Vec<&str> =
+        wanted["repositories"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
+    let known = |name: &str| REPOSITORIES.iter().find(|(own, _)| *own == name).map(|(_, id)| *id);
+    let ids = named.iter().map(|name| known(name).ok_or_else(|| format!("there is no repository {name:?}")));
+    let ids = ids.collect::<Result<Vec<u64>, String>>()?;
+    let store = hub.stores.entry(Scope::Organization(OWNER.to_owned())).or_insert_with(Store::new);
+    store.put(name, value);
+    let secret = store.secrets.get_mut(name).expect("it has just been put");
+    visibility.clone_into(&mut secret.visibility);
+    secret.selected = ids;
+    Ok(())
 }
 
 impl Store {
@@ -178,9 +200,7 @@ pub(super) fn serve(hub: &mut Hub, call: &Call, scope: &Scope, rest: &[&str], ba
         ("GET", [_, "repositories"]) if matches!(scope, Scope::Organization(_)) => {
             let secret = store.secrets.get(&name).ok_or_else(Failure::not_found)?;
             let known = REPOSITORIES.iter().filter(|(_, id)| secret.selected.contains(id));
-            let shown: Vec<Value> = known
-                .map(|(name, id)| json!({"id": id, "name": name, "full_name": format!("{OWNER}/{name}")}))
-                .collect();
+            let shown: Vec<Value> = known.map(|(name, id)| minimal_repository(base, name, *id)).collect();
             Ok(page(call, base, "repositories", &shown))
         }
         _ => Err(Failure::not_found()),

@@ -4,6 +4,7 @@ use crypto_box::{PublicKey, aead::OsRng};
 use serde_json::{Value, json};
 
 use super::super::Latency;
+use super::super::apply;
 use super::super::testing::{Answer, Sandbox, answer, serve};
 
 const SECRETS: &str = "/repos/mindwell/backend/actions/secrets";
@@ -112,6 +113,29 @@ async fn an_organisations_secret_says_who_may_use_it() {
     assert_eq!(listed.body["total_count"], 0, "a list that is left out takes the access away");
     let inherited = sandbox.github("GET", "/repos/mindwell/backend/actions/organization-secrets", None).await;
     assert_eq!(inherited.expect(200).body["total_count"], 2);
+}
+
+#[tokio::test]
+async fn an_organisations_secret_of_an_environments_name_is_a_copy() {
+    let sandbox = Sandbox::new();
+    let wanted =
+        json!({"name": "DEV_SHARED", "value": "x", "visibility": "selected", "repositories": ["ops"]});
+    sandbox.set("github", "organization_secret", wanted);
+    assert_eq!(
+        sandbox.vendors.copies("dev")["github_actions:mindwell/DEV_SHARED"].value.as_deref(),
+        Some("x")
+    );
+    assert!(!sandbox.vendors.copies("staging").keys().any(|id| id.contains("SHARED")));
+    let path = "/orgs/mindwell/actions/secrets/DEV_SHARED";
+    assert_eq!(sandbox.github("GET", path, None).await.expect(200).body["visibility"], "selected");
+    let listed = sandbox.github("GET", &format!("{path}/repositories"), None).await.expect(200);
+    assert_eq!(listed.body["repositories"][0]["name"], "ops");
+    let mut unknown = json!({"system": "github", "environment": "dev", "what": "organization_secret"});
+    unknown["value"] =
+        json!({"name": "A", "value": "x", "visibility": "selected", "repositories": ["nothing"]});
+    assert_eq!(apply(&sandbox.vendors, &unknown).unwrap_err(), "there is no repository \"nothing\"");
+    unknown["value"] = json!("A");
+    assert!(apply(&sandbox.vendors, &unknown).is_err());
 }
 
 #[tokio::test]

@@ -116,19 +116,26 @@ pub(super) fn resource_group(environment: &Environment) -> Value {
 }
 
 /// The resources of a subscription, by the filter that tools use to find one: `resourceType eq '…' and name eq '…'`.
-pub(super) fn resources<'a>(environments: impl Iterator<Item = &'a Environment>, call: &Call) -> Value {
+pub(super) fn resources<'a>(
+    environments: impl Iterator<Item = &'a Environment>,
+    applications: impl Fn(&Environment) -> Vec<String>,
+    call: &Call,
+) -> Value {
     let filter = call.query("$filter").unwrap_or_default().to_ascii_lowercase();
     let wanted = |attribute: &str, value: &str| {
         !filter.contains(&format!("{attribute} eq "))
             || filter.contains(&format!("{attribute} eq '{}'", value.to_ascii_lowercase()))
     };
     let all = environments.flat_map(|environment| {
+        let applications =
+            applications(environment).into_iter().map(|application| ("Microsoft.Web/sites", application));
         [
             ("Microsoft.DBforPostgreSQL/flexibleServers", environment.server()),
             ("Microsoft.KeyVault/vaults", environment.vault()),
-            ("Microsoft.Web/sites", environment.app()),
         ]
-        .map(|(kind, name)| (environment, kind, name))
+        .into_iter()
+        .chain(applications)
+        .map(move |(kind, name)| (environment, kind, name))
     });
     let shown = all.filter(|(_, kind, name)| wanted("resourcetype", kind) && wanted("name", name));
     let shown: Vec<Value> = shown
