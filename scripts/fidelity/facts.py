@@ -2,6 +2,8 @@
 
 import json
 import threading
+import time
+from contextlib import contextmanager
 
 from reading import differences
 from tools import masked
@@ -38,11 +40,27 @@ LOGGED_FAILURES = (
 
 
 class Report:
-    """The facts so far. A quiet one collects without showing."""
+    """The facts so far, and how long each part took. A quiet one collects without showing."""
 
     def __init__(self, quiet=False):
         self.quiet, self.count, self.wrong = quiet, 0, []
+        self._began, self._parts = time.monotonic(), []
         self._lock = threading.Lock()
+
+    @contextmanager
+    def part(self, name):
+        """Takes the time of a part."""
+        began = time.monotonic()
+        yield
+        self._parts.append((name, time.monotonic() - began))
+
+    def show_end(self):
+        """The sum, the times, and once more what isn't so."""
+        print(f"\n{self.count} facts, {len(self.wrong)} of them not so")
+        for name, seconds in [*self._parts, ("all", time.monotonic() - self._began)]:
+            print(f"  {seconds:5.0f} s  {name}")
+        for environment, text, problem in self.wrong:
+            print(f"  {environment}: {text}: {problem}")
 
     def fact(self, environment, text, problem=None):
         """One fact: right if there is no problem with it."""
