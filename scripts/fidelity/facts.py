@@ -129,10 +129,11 @@ def judge_status(report, bench, text, stale=()):
         report.fact(bench.name, f"pgrotate status {text}: prints a status", finished.err or "nothing")
         return
     found = {copy["id"]: copy["state"] for copy in status["copies"]} | {"server": status["server"]["state"]}
-    names = bench.names
-    expected = {name: "stale" if name in stale else "unseen" if name.startswith("github") else "current" for name in names}
+    expected = {name: "unseen" if name.startswith("github") else "current" for name in bench.names}
+    expected |= dict.fromkeys(stale, "stale")
     surprises = [f"{path} is {other}, not {one}" for path, one, other in differences(expected, found)]
-    said = " and ".join(stale) + " stale, all else current" if stale else "server and every copy current, GitHub's unseen"
+    stale_too = f", {' and '.join(stale)} stale" if stale else ""
+    said = f"server and every copy current, GitHub's unseen{stale_too}"
     report.fact(bench.name, f"pgrotate status {text}: {said}", "; ".join(surprises))
 
 
@@ -140,5 +141,6 @@ def judge_requests(report, who, requests):
     """Every request was served. Key Vault's 401 is the challenge that tools wait for."""
     bad = [request for request in requests
            if request["status"] >= 400 and (request["system"], request["status"]) != ("key_vault", 401)]
-    shown = [f"{request['system']} {request['method']} {request['path'].split('?')[0]} {request['status']}" for request in bad]
+    shown = [f"{request['system']} {request['method']} {request['path'].split('?')[0]} {request['status']}"
+             for request in bad]
     report.fact("all", f"the sandbox served each of the {len(requests)} requests of {who}", "; ".join(shown[:5]))

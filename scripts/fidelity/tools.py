@@ -195,7 +195,8 @@ class Bench:
         self.gh("auth", "login", "--with-token", stdin=credentials["GH_TOKEN"])
         (self.home / "aws").mkdir()
         Path(self.environment["AWS_CONFIG_FILE"]).write_text(
-            f"[profile {PROFILE}]\nregion = {settings['aws']['region']}\nendpoint_url = {settings['aws']['endpoint']}\n")
+            f"[profile {PROFILE}]\nregion = {settings['aws']['region']}\n"
+            f"endpoint_url = {settings['aws']['endpoint']}\n")
         Path(self.environment["AWS_SHARED_CREDENTIALS_FILE"]).write_text(
             f"[{PROFILE}]\naws_access_key_id = {credentials['AWS_ACCESS_KEY_ID']}\n"
             f"aws_secret_access_key = {credentials['AWS_SECRET_ACCESS_KEY']}\n")
@@ -217,7 +218,8 @@ class Bench:
         return run(f"az {' '.join(arguments[:3])}", ["az", *arguments], self.environment).checked().out
 
     def aws(self, *arguments):
-        return json.loads(run(f"aws {arguments[1]}", ["aws", *arguments, "--output", "json"], self.environment).checked().out)
+        finished = run(f"aws {arguments[1]}", ["aws", *arguments, "--output", "json"], self.environment)
+        return json.loads(finished.checked().out)
 
     def gh(self, *arguments, **more):
         return run(f"gh {' '.join(arguments[:2])}", ["gh", *arguments], self.environment, **more).checked().out
