@@ -2,6 +2,8 @@
 
 import json
 import threading
+import time
+from contextlib import contextmanager
 
 from reading import differences
 from tools import masked
@@ -38,11 +40,27 @@ LOGGED_FAILURES = (
 
 
 class Report:
-    """The facts so far. A quiet one collects without showing."""
+    """The facts so far, and how long each part took. A quiet one collects without showing."""
 
     def __init__(self, quiet=False):
         self.quiet, self.count, self.wrong = quiet, 0, []
+        self._began, self._parts = time.monotonic(), []
         self._lock = threading.Lock()
+
+    @contextmanager
+    def part(self, name):
+        """Takes the time of a part."""
+        began = time.monotonic()
+        yield
+        self._parts.append((name, time.monotonic() - began))
+
+    def show_end(self):
+        """The sum, the times, and once more what isn't so."""
+        print(f"\n{self.count} facts, {len(self.wrong)} of them not so")
+        for name, seconds in [*self._parts, ("all", time.monotonic() - self._began)]:
+            print(f"  {seconds:5.0f} s  {name}")
+        for environment, text, problem in self.wrong:
+            print(f"  {environment}: {text}: {problem}")
 
     def fact(self, environment, text, problem=None):
         """One fact: right if there is no problem with it."""
@@ -111,10 +129,11 @@ def judge_status(report, bench, text, stale=()):
         report.fact(bench.name, f"pgrotate status {text}: prints a status", finished.err or "nothing")
         return
     found = {copy["id"]: copy["state"] for copy in status["copies"]} | {"server": status["server"]["state"]}
-    names = bench.names
-    expected = {name: "stale" if name in stale else "unseen" if name.startswith("github") else "current" for name in names}
+    expected = {name: "unseen" if name.startswith("github") else "current" for name in bench.names}
+    expected |= dict.fromkeys(stale, "stale")
     surprises = [f"{path} is {other}, not {one}" for path, one, other in differences(expected, found)]
-    said = " and ".join(stale) + " stale, all else current" if stale else "server and every copy current, GitHub's unseen"
+    stale_too = f", {' and '.join(stale)} stale" if stale else ""
+    said = f"server and every copy current, GitHub's unseen{stale_too}"
     report.fact(bench.name, f"pgrotate status {text}: {said}", "; ".join(surprises))
 
 
@@ -122,5 +141,6 @@ def judge_requests(report, who, requests):
     """Every request was served. Key Vault's 401 is the challenge that tools wait for."""
     bad = [request for request in requests
            if request["status"] >= 400 and (request["system"], request["status"]) != ("key_vault", 401)]
-    shown = [f"{request['system']} {request['method']} {request['path'].split('?')[0]} {request['status']}" for request in bad]
+    shown = [f"{request['system']} {request['method']} {request['path'].split('?')[0]} {request['status']}"
+             for request in bad]
     report.fact("all", f"the sandbox served each of the {len(requests)} requests of {who}", "; ".join(shown[:5]))

@@ -57,7 +57,8 @@ def _server(bench):
 
 
 def _secret(bench, name):
-    shown = json.loads(bench.az("keyvault", "secret", "show", "--vault-name", f"kv-mindwell-{bench.name}", "--name", name))
+    shown = json.loads(bench.az("keyvault", "secret", "show", "--vault-name", f"kv-mindwell-{bench.name}",
+                                "--name", name))
     return Reading(shown["value"], shown, shown["attributes"]["created"])
 
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+import selectors
 import subprocess
 import tomllib
 import urllib.error
@@ -15,6 +16,10 @@ BIN = Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target")) / "debug"
 READY_WITHIN_S = 120
 
 
+class Failed(Exception):
+    """Something that should have worked; the text is safe to print."""
+
+
 class Sandbox:
     """The running sandbox."""
 
@@ -26,11 +31,11 @@ class Sandbox:
         self.process = subprocess.Popen(
             [BIN / "pgrotate-sandbox", "up", "--dir", self.folder / "world", "--env", ",".join(self.environments)],
             stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=self.log)
-        line = self.process.stdout.readline()
-        if not line:
+        try:
+            ready = self._wait_until_ready()
+        except BaseException:
             self.__exit__()
-            raise SystemExit(f"error: the sandbox did not start\n{(self.folder / 'sandbox.log').read_text()}")
-        ready = json.loads(line)
+            raise
         self.config, self.control = Path(ready["config"]), ready["control"]
         self.settings = tomllib.loads(self.config.read_text())
         pairs = (self.config.parent / "credentials.env").read_text().splitlines()
@@ -41,6 +46,18 @@ class Sandbox:
         self.process.terminate()
         self.process.wait()
         self.log.close()
+
+    def _wait_until_ready(self):
+        """The one line that it prints when everything in it answers."""
+        with selectors.DefaultSelector() as selector:
+            selector.register(self.process.stdout, selectors.EVENT_READ)
+            if not selector.select(READY_WITHIN_S):
+                raise Failed(f"the sandbox was not ready within {READY_WITHIN_S} s")
+        line = self.process.stdout.readline()
+        if not line:
+            said = (self.folder / "sandbox.log").read_text().strip().removeprefix("error: ")
+            raise Failed(f"the sandbox did not start: {said or 'it says nothing'}")
+        return json.loads(line)
 
     @property
     def certificate_authority(self):
@@ -71,5 +88,7 @@ class Sandbox:
             with urllib.request.urlopen(f"{self.control}/_sandbox/{what}", data, timeout=30) as answer:
                 text = answer.read()
         except urllib.error.HTTPError as error:
-            raise SystemExit(f"error: the sandbox can't {what}: {error.read().decode()}") from None
+            raise Failed(f"the sandbox refuses {what}: {error.read().decode()}") from None
+        except OSError as error:
+            raise Failed(f"the sandbox does not answer {what}: {error}") from None
         return json.loads(text) if text else None
