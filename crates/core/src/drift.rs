@@ -110,7 +110,7 @@ pub async fn status(rotation: &Rotation) -> Status {
     );
     let (state, problem) = match state {
         Ok(state) => (state, None),
-        Err(error) => (VaultState::default(), Some(error.to_string())),
+        Err(error) => (VaultState::default(), Some(format!("{error:#}"))),
     };
     let known = Known::new(rotation, &state);
     let mut copies = vec![vault_copy(rotation, &state, &known, problem.as_deref())];
@@ -183,7 +183,7 @@ fn copy_status(
     let seen = match seen {
         Ok(seen) => seen,
         Err(error) => {
-            let note = Some(error.to_string());
+            let note = Some(format!("{error:#}"));
             return CopyStatus {
                 id,
                 state: State::Unreachable,
@@ -250,5 +250,5 @@ async fn server_status(rotation: &Rotation, state: &VaultState) -> ServerStatus 
 }
 
 fn unreachable_server(target: String, error: &Error) -> ServerStatus {
-    ServerStatus { target, state: State::Unreachable, fingerprint: None, note: Some(error.to_string()) }
+    ServerStatus { target, state: State::Unreachable, fingerprint: None, note: Some(format!("{error:#}")) }
 }

@@ -303,7 +303,8 @@ fn spoilt_answer(fault: &Fault) -> Response<Body> {
     }
     for (name, value) in &fault.headers {
         let name = HeaderName::try_from(name.as_str()).expect("looked at when the fault was set");
-        headers.insert(name, HeaderValue::try_from(value.as_str()).expect("looked at when the fault was set"));
+        headers
+            .insert(name, HeaderValue::try_from(value.as_str()).expect("looked at when the fault was set"));
     }
     response
 }
