@@ -110,14 +110,6 @@ struct LockProperties {
     level: String,
 }
 
-/// What came of asking for the change.
-enum Asked {
-    /// It is being carried out, or done already.
-    Accepted(Answer),
-    /// Another operation is running; nothing has happened.
-    Busy,
-}
-
 impl Server {
     /// Binds the server. Nothing is asked of Azure yet.
     ///
@@ -156,7 +148,7 @@ impl Server {
                 Err(error) => later(error)?,
             };
             if !pace.rest(pause).await {
-                return Err(Error::new(Kind::Busy, format!("change the server {}", self.options.server))
+                return Err(Error::new(Kind::TimedOut, format!("change the server {}", self.options.server))
                     .because("other operations on it do not end")
                     .hint(self.show_command())
                     .later(None));
@@ -170,14 +162,19 @@ impl Server {
             .hint(self.mend(properties))
     }
 
-    /// Asks for the change.
-    async fn ask(&self, account: &Account, next: &Secret) -> Result<Asked> {
+    /// Asks for the change; gives Azure's word that it is being carried out, or done already. A
+    /// server that is busy has refused it: the run waits, where that can be seen, and comes back.
+    async fn ask(&self, account: &Account, next: &Secret) -> Result<Answer> {
         let operation = self.operation();
         let answer = account.exchange(Call::patch(self.url(account), body(next)), &operation).await?;
-        if answer.is_success() {
-            return Ok(Asked::Accepted(answer));
+        match answer.is_success() {
+            true => Ok(answer),
+            false if is_busy(&answer) => Err(Error::new(Kind::Busy, operation)
+                .because("the server is busy with other operations")
+                .hint(self.show_command())
+                .later(answer.retry_after())),
+            false => Err(classify(&answer, &operation)),
         }
-        if is_busy(&answer) { Ok(Asked::Busy) } else { Err(classify(&answer, &operation)) }
     }
 
     fn operation(&self) -> String {
@@ -489,20 +486,8 @@ impl Authority for Server {
     /// earlier try would be busy still, and setting the same password again has the same end.
     async fn install(&self, change: &Change<'_>) -> Result<Outcome> {
         let account = azure::account(&self.shared)?;
-        let mut pace = Pace::new(&*self.shared.clock, BUSY_LIMIT);
-        let answer = loop {
-            self.wait_until_ready(&account, BUSY_LIMIT).await?;
-            match self.ask(&account, change.next).await? {
-                Asked::Accepted(answer) => break answer,
-                Asked::Busy if pace.rest(None).await => {}
-                Asked::Busy => {
-                    return Err(Error::new(Kind::Busy, self.operation())
-                        .because("the server is busy with other operations")
-                        .hint(self.show_command())
-                        .later(None));
-                }
-            }
-        };
+        self.wait_until_ready(&account, BUSY_LIMIT).await?;
+        let answer = self.ask(&account, change.next).await?;
         // Accepted is accepted: however following it fails, the password may have changed.
         let (effect_at, note) = self.finish(&account, &answer).await.map_err(Error::unknown)?;
         // The password is set; a server that is slow to call itself ready is no reason to fail.
