@@ -141,13 +141,14 @@ impl Server {
     async fn wait_until_ready(&self, account: &Account, limit: Duration) -> Result<()> {
         let mut pace = Pace::new(&*self.shared.clock, limit);
         loop {
-            let pause = match self.read(account).await {
-                Ok(properties) if properties.is_ready() => return Ok(()),
-                Ok(properties) if properties.is_passing() => None,
-                Ok(properties) => return Err(self.not_usable(&properties)),
-                Err(error) => later(error)?,
-            };
-            if !pace.rest(pause).await {
+            let properties = self.read(account).await?;
+            if properties.is_ready() {
+                return Ok(());
+            }
+            if !properties.is_passing() {
+                return Err(self.not_usable(&properties));
+            }
+            if !pace.rest(None).await {
                 return Err(Error::new(Kind::TimedOut, format!("change the server {}", self.options.server))
                     .because("other operations on it do not end")
                     .hint(self.show_command())
@@ -209,21 +210,20 @@ impl Server {
         let began = clock.now();
         let mut was_busy = false;
         loop {
-            let pause = match self.read(account).await {
+            match self.read(account).await {
                 Ok(properties) if properties.is_ready() => {
                     let waited = clock.now().duration_since(began).unsigned_abs();
                     if was_busy || waited >= SETTLED_AFTER {
                         return Ok(clock.now());
                     }
-                    None
                 }
-                Ok(_) => {
-                    was_busy = true;
-                    None
+                Ok(_) => was_busy = true,
+                Err(error) => {
+                    pace.outlast(error).await.map_err(Error::unknown)?;
+                    continue;
                 }
-                Err(error) => later(error).map_err(Error::unknown)?,
-            };
-            if !pace.rest(pause).await {
+            }
+            if !pace.rest(None).await {
                 return Err(Error::new(Kind::TimedOut, self.operation())
                     .because("Azure's operation has not ended in time")
                     .unknown());
@@ -398,14 +398,6 @@ fn body(password: &Secret) -> Zeroizing<Vec<u8>> {
     let password = azure::json_text(password);
     let parts = [r#"{"properties":{"administratorLoginPassword":"#, &password, "}}"];
     Zeroizing::new(parts.concat().into_bytes())
-}
-
-/// Keeps waiting through trouble that passes; gives the pause that was asked for.
-fn later(error: Error) -> Result<Option<Duration>> {
-    match error.retry() {
-        pgrotate_core::Retry::Later { after_ms } => Ok(after_ms.map(Duration::from_millis)),
-        _ => Err(error),
-    }
 }
 
 /// Whether another operation is running. The code is empty then, so the words have to tell; on

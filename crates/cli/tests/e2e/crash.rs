@@ -24,7 +24,8 @@ fn kill_at(lab: &Lab, fault: &Value) {
     lab.clear_faults();
 }
 
-fn one_new_version(before: &BTreeMap<String, u64>, after: &BTreeMap<String, u64>) {
+/// Stores that keep every version got one.
+pub(crate) fn one_new_version(before: &BTreeMap<String, u64>, after: &BTreeMap<String, u64>) {
     for id in ["azure_key_vault:database-url", "azure_key_vault:postgres-admin-password"] {
         assert_eq!(after[id], before[id] + 1, "{id}");
     }

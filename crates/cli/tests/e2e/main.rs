@@ -12,4 +12,5 @@ mod crash;
 mod promotion;
 mod rotation;
 mod signin;
+mod throttling;
 mod ways;
