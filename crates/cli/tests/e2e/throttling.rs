@@ -118,10 +118,10 @@ fn writes(reset: Timestamp) -> Vec<Throttle> {
             .says("Throttled", "Request was not processed because too many requests were received.")
             .retry_after(2),
         throttle("key_vault", "PUT", "/secrets/postgres-admin-password", 429).says("Throttled", ""),
-        throttle("app_service", "PUT", "config/appsettings", 429)
+        throttle("resource_manager", "PUT", "config/appsettings", 429)
             .says("SubscriptionRequestsThrottled", ARM)
             .retry_after(1),
-        throttle("app_service", "POST", "/restart", 429)
+        throttle("resource_manager", "POST", "/restart", 429)
             .says("SubscriptionRequestsThrottled", ARM)
             .retry_after(1),
         throttle("github", "PUT", "/actions/secrets/DEV_DATABASE_URL", 403)
@@ -189,7 +189,9 @@ impl Before {
         let (state, versions) = (lab.state(), lab.versions("dev"));
         one_new_version(&self.versions, &versions);
         for (id, count) in &versions {
-            assert!(*count <= self.versions[id] + 1, "{id} was written more than once");
+            // The vault of record is written twice: staged, promoted.
+            let once = if id.starts_with("onepassword:") { 2 } else { 1 };
+            assert!(*count <= self.versions[id] + once, "{id} was written too often");
         }
         let starts = |state: &Value| state["dev"]["app"]["starts"].as_u64().unwrap();
         assert_eq!(starts(&state), starts(&self.state) + 1, "restarts");
@@ -211,10 +213,10 @@ fn a_throttled_look_is_taken_again_and_the_events_stay_those_of_the_contract() {
     let lab = Lab::new("dev");
     let (old, before) = (lab.password("dev"), Before::of(&lab));
     let throttles = [
-        throttle("onepassword", "GET", "/items/", 429).retry_after(1),
+        throttle("onepassword", "GET", "/items", 429).retry_after(1),
         throttle("resource_manager", "GET", "flexibleServers/pgflex", 429).retry_after(2),
         throttle("key_vault", "GET", "/secrets/database-url", 429).says("Throttled", "").retry_after(1),
-        throttle("app_service", "POST", "config/appsettings/list", 429).retry_after(1),
+        throttle("resource_manager", "POST", "config/appsettings/list", 429).retry_after(1),
         throttle("github", "GET", "/actions/secrets/DEV_DATABASE_URL", 429)
             .says("", SECONDARY)
             .retry_after(1),
@@ -294,7 +296,7 @@ fn a_limit_without_a_time_is_a_minute_and_can_be_interrupted() {
 #[test]
 fn what_only_looks_says_when_to_look_again() {
     let lab = Lab::new("dev");
-    let (vault, copy) = ("onepassword", "azure_key_vault:database-url");
+    let copy = "azure_key_vault:database-url";
     for (arguments, status) in [(["check", "dev"], 1), (["status", "dev"], 4), (["plan", "dev"], 0)] {
         lab.fault(&throttle("key_vault", "GET", "/secrets/database-url", 429).retry_after(7).fault());
         let run = lab.pgrotate(&arguments);
@@ -305,7 +307,7 @@ fn what_only_looks_says_when_to_look_again() {
         let _ = run.exits(status);
         lab.clear_faults();
 
-        lab.fault(&throttle(vault, "GET", "/items/", 429).retry_after(7).fault());
+        lab.fault(&throttle("onepassword", "GET", "/items", 429).retry_after(7).fault());
         let run = lab.pgrotate(&arguments);
         let text = run.text();
         assert!(text.contains("may be asked again in 7 s"), "{arguments:?}: {text}");
