@@ -166,8 +166,8 @@ fn every_vendors_throttle_of_a_write_is_shown_and_waited_out() {
         "the token's requests of this hour are used up",
         "again   publish/aws_secrets_manager:",
         "AWS asks for fewer requests",
-        "again   record/on-call in 1.0 s: cannot post to the webhook on-call: ",
-        "again   record/jira in 1.0 s: ",
+        "again   record/on-call in 1.0 s: cannot post to the webhook on-call: the other side asks for fewer messages",
+        "again   record/jira in 1.0 s: cannot comment on OPS-12: Jira asks for fewer requests",
     ] {
         assert!(text.contains(said), "{said}\n{text}");
     }
