@@ -4,7 +4,7 @@ use futures::future::join_all;
 use jiff::Timestamp;
 use serde::Serialize;
 
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::ids::{CopyId, Environment, VersionId};
 use crate::provider::{Content, Login, VaultState};
 use crate::rotation::{Copy, Rotation};
@@ -21,7 +21,7 @@ pub enum State {
     Pending,
     /// It holds another one.
     Stale,
-    /// It can't be read; nobody knows from here.
+    /// It can't be read, or there is nothing to compare it with; nobody knows from here.
     Unseen,
     /// It could not be asked.
     Unreachable,
@@ -102,6 +102,11 @@ impl Status {
     }
 }
 
+/// Why a copy is not judged.
+const NOTHING_TO_COMPARE: &str = "the vault of record can't be read, so there is nothing to compare it with";
+/// Why the server is not asked.
+const NOTHING_TO_TRY: &str = "the vault of record can't be read, so there is no password to try";
+
 /// Looks at everything at once. Changes nothing.
 pub async fn status(rotation: &Rotation) -> Status {
     let (state, looks) = futures::join!(
@@ -110,21 +115,25 @@ pub async fn status(rotation: &Rotation) -> Status {
     );
     let (state, problem) = match state {
         Ok(state) => (state, None),
-        Err(error) => (VaultState::default(), Some(error.to_string())),
+        Err(error) => (VaultState::default(), Some(format!("{error:#}"))),
     };
-    let known = Known::new(rotation, &state);
-    let mut copies = vec![vault_copy(rotation, &state, &known, problem.as_deref())];
+    let known = problem.is_none().then(|| Known::new(rotation, &state));
+    let known = known.as_ref();
+    let mut copies = vec![vault_copy(rotation, &state, known, problem.as_deref())];
     copies.extend(
-        std::iter::zip(&rotation.copies, looks).map(|(copy, seen)| copy_status(rotation, copy, seen, &known)),
+        std::iter::zip(&rotation.copies, looks).map(|(copy, seen)| copy_status(rotation, copy, seen, known)),
     );
     Status {
         environment: rotation.environment.clone(),
-        server: server_status(rotation, &state).await,
+        server: match known {
+            Some(_) => server_status(rotation, &state).await,
+            None => unknown_server(rotation, State::Unseen, NOTHING_TO_TRY.to_owned()),
+        },
         vault: VaultStatus {
             id: rotation.vault.id().clone(),
             state: copies[0].state,
-            current: known.current.clone(),
-            pending: known.pending.clone(),
+            current: known.and_then(|known| known.current.clone()),
+            pending: known.and_then(|known| known.pending.clone()),
             previous: state.previous.as_ref().map(|entry| rotation.key.fingerprint(&entry.secret)),
             note: copies[0].note.clone(),
         },
@@ -155,19 +164,24 @@ impl Known {
     }
 }
 
-fn vault_copy(rotation: &Rotation, state: &VaultState, known: &Known, problem: Option<&str>) -> CopyStatus {
-    let (standing, note) = match (problem, &known.current) {
-        (Some(problem), _) => (State::Unreachable, Some(problem.to_owned())),
-        (None, None) => (State::Stale, Some("it holds no current password".to_owned())),
-        (None, Some(_)) => {
-            (State::Current, known.pending.as_ref().map(|_| "a pending password is staged".to_owned()))
+fn vault_copy(
+    rotation: &Rotation,
+    state: &VaultState,
+    known: Option<&Known>,
+    problem: Option<&str>,
+) -> CopyStatus {
+    let (standing, note) = match known {
+        None => (State::Unreachable, problem.map(str::to_owned)),
+        Some(Known { current: None, .. }) => (State::Stale, Some("it holds no current password".to_owned())),
+        Some(Known { pending, .. }) => {
+            (State::Current, pending.as_ref().map(|_| "a pending password is staged".to_owned()))
         }
     };
     CopyStatus {
         id: rotation.vault.id().clone(),
         state: standing,
         version: state.version.clone(),
-        fingerprint: known.current.clone(),
+        fingerprint: known.and_then(|known| known.current.clone()),
         updated_at: state.updated_at,
         note,
     }
@@ -177,13 +191,13 @@ fn copy_status(
     rotation: &Rotation,
     copy: &Copy,
     seen: Result<crate::provider::Seen>,
-    known: &Known,
+    known: Option<&Known>,
 ) -> CopyStatus {
     let id = copy.sink.id().clone();
     let seen = match seen {
         Ok(seen) => seen,
         Err(error) => {
-            let note = Some(error.to_string());
+            let note = Some(format!("{error:#}"));
             return CopyStatus {
                 id,
                 state: State::Unreachable,
@@ -208,19 +222,20 @@ fn judge(
     rotation: &Rotation,
     copy: &Copy,
     value: &Secret,
-    known: &Known,
+    known: Option<&Known>,
 ) -> (State, Option<Fingerprint>, Option<String>) {
     match copy.template.read(value) {
         (Reading::Foreign(why), _) => (State::Stale, None, Some(why)),
         (Reading::Password(password), url) => {
             let fingerprint = rotation.key.fingerprint(&password);
             let wrong = url.as_ref().and_then(|url| url.disagreements(&rotation.target).into_iter().next());
-            match wrong {
-                Some(wrong) => (State::Stale, Some(fingerprint), Some(format!("in its URL, {wrong}"))),
-                None => {
+            match (wrong, known) {
+                (Some(wrong), _) => (State::Stale, Some(fingerprint), Some(format!("in its URL, {wrong}"))),
+                (None, Some(known)) => {
                     let note = url.and_then(|url| url.encoding_warning());
                     (known.state(&fingerprint), Some(fingerprint), note)
                 }
+                (None, None) => (State::Unseen, Some(fingerprint), Some(NOTHING_TO_COMPARE.to_owned())),
             }
         }
     }
@@ -246,13 +261,13 @@ async fn server_status(rotation: &Rotation, state: &VaultState) -> ServerStatus 
                 return ServerStatus { target, state: standing, fingerprint, note: note.map(str::to_owned) };
             }
             Ok(Login::Refused) => {}
-            Err(error) => return unreachable_server(target, &error),
+            Err(error) => return unknown_server(rotation, State::Unreachable, format!("{error:#}")),
         }
     }
     let note = Some("it accepts none of the passwords that the vault of record holds".to_owned());
     ServerStatus { target, state: State::Stale, fingerprint: None, note }
 }
 
-fn unreachable_server(target: String, error: &Error) -> ServerStatus {
-    ServerStatus { target, state: State::Unreachable, fingerprint: None, note: Some(error.to_string()) }
+fn unknown_server(rotation: &Rotation, state: State, why: String) -> ServerStatus {
+    ServerStatus { target: rotation.target.to_string(), state, fingerprint: None, note: Some(why) }
 }

@@ -78,6 +78,9 @@ pub struct Error(Box<Parts>);
 struct Parts {
     kind: Kind,
     retry: Retry,
+    /// The wait that the other side asked for, kept where `retry` has no room for it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    told_ms: Option<u64>,
     operation: String,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     causes: Vec<String>,
@@ -92,6 +95,7 @@ impl Error {
         Self(Box::new(Parts {
             kind,
             retry: Retry::Never,
+            told_ms: None,
             operation: operation.into(),
             causes: Vec::new(),
             hints: Vec::new(),
@@ -120,9 +124,11 @@ impl Error {
         self
     }
 
-    /// Marks a failure after which nobody knows whether the effect has happened.
+    /// Marks a failure after which nobody knows whether the effect has happened. Who asked for a
+    /// wait still wants it: the probe is a request too.
     #[must_use]
     pub fn unknown(mut self) -> Self {
+        self.0.told_ms = self.told_ms();
         self.0.retry = Retry::Unknown;
         self
     }
@@ -143,6 +149,25 @@ impl Error {
     /// Whether to try again.
     pub fn retry(&self) -> Retry {
         self.0.retry
+    }
+
+    /// How long the other side asks to be left alone.
+    pub fn told(&self) -> Option<Duration> {
+        self.told_ms().map(Duration::from_millis)
+    }
+
+    fn told_ms(&self) -> Option<u64> {
+        match self.0.retry {
+            Retry::Later { after_ms } => after_ms,
+            Retry::Unknown => self.0.told_ms,
+            Retry::Never => None,
+        }
+    }
+
+    /// The same in words, for where nobody waits for it.
+    pub fn told_in_words(&self) -> Option<String> {
+        let told = self.told().filter(|told| !told.is_zero())?;
+        Some(format!("it may be asked again in {}", rounded_up(told)))
     }
 
     /// What could not be done, as a sentence.
@@ -168,10 +193,25 @@ impl Error {
     }
 }
 
+/// What failed and why. The alternate form, `{:#}`, adds how long the other side asks to wait.
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "cannot {}", self.0.operation)?;
-        self.0.causes.iter().try_for_each(|cause| write!(f, ": {cause}"))
+        self.0.causes.iter().try_for_each(|cause| write!(f, ": {cause}"))?;
+        match self.told_in_words().filter(|_| f.alternate()) {
+            Some(told) => write!(f, ": {told}"),
+            None => Ok(()),
+        }
+    }
+}
+
+/// A wait in words, in whole units and never less than it is: who comes back too early waits again.
+fn rounded_up(wait: Duration) -> String {
+    let seconds = wait.as_secs() + u64::from(wait.subsec_nanos() > 0);
+    match seconds {
+        0..=120 => format!("{seconds} s"),
+        121..=7200 => format!("{} min", seconds.div_ceil(60)),
+        _ => format!("{} h", seconds.div_ceil(3600)),
     }
 }
 
@@ -202,7 +242,29 @@ mod tests {
     #[test]
     fn survives_the_journal() {
         let error = Error::new(Kind::Throttled, "x").later(Some(Duration::from_secs(3)));
-        let text = serde_json::to_string(&error).unwrap();
-        assert_eq!(serde_json::from_str::<Error>(&text).unwrap(), error);
+        for error in [error.clone(), error.unknown()] {
+            let text = serde_json::to_string(&error).unwrap();
+            assert_eq!(serde_json::from_str::<Error>(&text).unwrap(), error);
+        }
+    }
+
+    #[test]
+    fn a_wait_that_was_asked_for_is_kept_when_the_effect_becomes_unknown() {
+        let error = Error::new(Kind::Throttled, "x").later(Some(Duration::from_secs(3))).unknown();
+        assert_eq!((error.retry(), error.told()), (Retry::Unknown, Some(Duration::from_secs(3))));
+        assert_eq!(error.clone().unknown().told(), error.told());
+        assert_eq!(Error::new(Kind::TimedOut, "x").unknown().told(), None);
+    }
+
+    #[test]
+    fn the_alternate_form_says_how_long_to_wait() {
+        let told = |wait| format!("{:#}", Error::new(Kind::Throttled, "x").later(wait));
+        let after = |millis| told(Some(Duration::from_millis(millis)));
+        assert_eq!(after(7_001), "cannot x: it may be asked again in 8 s");
+        assert_eq!(after(601_000), "cannot x: it may be asked again in 11 min");
+        assert_eq!(after(3 * 3_600_000), "cannot x: it may be asked again in 3 h");
+        assert_eq!([told(None), after(0)], ["cannot x", "cannot x"]);
+        let plain = Error::new(Kind::Throttled, "x").later(Some(Duration::from_secs(7)));
+        assert_eq!(plain.to_string(), "cannot x", "who waits shows the wait itself");
     }
 }

@@ -6,6 +6,9 @@
 //! journal says of every effect whether it may have happened. The news of finished steps and
 //! the start of the next ones go into one durable write.
 
+#[cfg(test)]
+mod tests;
+
 use std::collections::BTreeSet;
 use std::time::Duration;
 
@@ -22,7 +25,7 @@ use crate::journal::{Event, FORMAT, Journal, Outcome, Record, RunOutcome, Start}
 use crate::lease::Lease;
 use crate::observer::{Observer, Progress};
 use crate::plan::{Action, Step};
-use crate::run::{Phase, RunState, StepStatus};
+use crate::run::{Phase, RunState, StepState, StepStatus};
 
 /// What steps act on.
 #[async_trait]
@@ -57,6 +60,8 @@ const LONGEST_NAP: Duration = Duration::from_millis(500);
 pub struct Patience {
     /// Tries of a step before it fails for good.
     pub attempts: u32,
+    /// Tries of what is busy with something else: nothing is wrong there, and that comes to an end.
+    pub busy: u32,
     /// Tries of a password that the server refuses: few and far apart, because servers lock out
     /// who hammers, and a cloud may need seconds to make a password effective.
     pub logins: u32,
@@ -74,6 +79,7 @@ impl Default for Patience {
     fn default() -> Self {
         Self {
             attempts: 5,
+            busy: 15,
             logins: 4,
             login_pause: Duration::from_secs(2),
             first_pause: Duration::from_millis(500),
@@ -84,23 +90,20 @@ impl Default for Patience {
 }
 
 impl Patience {
-    /// How long to wait before the next try, if there shall be one.
-    fn pause(&self, error: &Error, tries: u32, entropy: &dyn Entropy) -> Option<Duration> {
+    /// How long to wait before the next try, if there shall be one. `throttled` counts the tries in
+    /// a row, this one included, that met a system which asked for fewer requests.
+    fn pause(&self, error: &Error, tries: u32, throttled: u32, entropy: &dyn Entropy) -> Option<Duration> {
         let (limit, first) = match error.kind() {
             Kind::Refused => (self.logins, self.login_pause),
+            Kind::Busy => (self.busy, self.first_pause),
             _ => (self.attempts, self.first_pause),
         };
-        if tries >= limit {
+        let told = error.told().unwrap_or_default();
+        if tries >= limit || error.retry() == Retry::Never || told > self.longest_told {
             return None;
         }
-        let told = match error.retry() {
-            Retry::Never => return None,
-            Retry::Later { after_ms } => Duration::from_millis(after_ms.unwrap_or(0)),
-            Retry::Unknown => Duration::ZERO,
-        };
-        if told > self.longest_told {
-            return None;
-        }
+        // Who asks again to be left alone was not left alone for long enough.
+        let told = told.saturating_mul(throttled.max(1)).min(self.longest_told);
         let own = first.saturating_mul(1 << tries.saturating_sub(1).min(16)).min(self.longest_pause);
         // Between a half and the whole of it, so that many runs don't come back in step.
         let mut random = [0_u8];
@@ -332,9 +335,10 @@ impl<'a> Executor<'a> {
             }
             Err(error) => error,
         };
-        let pause = self.patience.pause(&error, ledger.state.step(&step.id).recent_attempts, self.entropy);
-        self.notice(ledger.state, &Progress::StepFailed { step, error: &error, retry_in: pause });
         ledger.note(now, Event::StepFailed { step: step.id.clone(), error: error.clone() })?;
+        let StepState { recent_attempts, throttled, .. } = *ledger.state.step(&step.id);
+        let pause = self.patience.pause(&error, recent_attempts, throttled, self.entropy);
+        self.notice(ledger.state, &Progress::StepFailed { step, error: &error, retry_in: pause });
         match pause {
             Some(pause) => Ok(Verdict::Again(pause)),
             None if ledger.state.past_point_of_no_return() => {
@@ -386,12 +390,13 @@ impl<'a> Executor<'a> {
 
     /// Discarding has no step of its own: it is repeated here.
     async fn discard(&self, state: &RunState) -> Result<()> {
-        let mut tries = 1;
+        let (mut tries, mut throttled) = (0, 0);
         loop {
             let Err(error) = self.world.discard(state).await else { return Ok(()) };
-            let Some(pause) = self.patience.pause(&error, tries, self.entropy) else { return Err(error) };
-            self.clock.sleep(pause).await;
             tries += 1;
+            throttled = if error.kind() == Kind::Throttled { throttled + 1 } else { 0 };
+            let pause = self.patience.pause(&error, tries, throttled, self.entropy);
+            self.clock.sleep(pause.ok_or(error)?).await;
         }
     }
 

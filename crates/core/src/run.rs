@@ -111,6 +111,8 @@ pub struct StepState {
     pub attempts: u32,
     /// How often it was tried since a person last asked for it.
     pub recent_attempts: u32,
+    /// How many of its last tries in a row met a system that asked for fewer requests.
+    pub throttled: u32,
     /// Whether a try may have had its effect without our knowing.
     pub may_have_happened: bool,
     /// Why the last try failed.
@@ -129,6 +131,7 @@ impl StepState {
             status: StepStatus::Waiting,
             attempts: 0,
             recent_attempts: 0,
+            throttled: 0,
             may_have_happened: false,
             error: None,
             outcome: None,
@@ -230,6 +233,7 @@ impl RunState {
             Event::StepFailed { step, error } => {
                 let state = self.moved(step, StepMove::Fail, record)?;
                 state.may_have_happened |= error.retry() == Retry::Unknown;
+                state.throttled = if error.kind() == Kind::Throttled { state.throttled + 1 } else { 0 };
                 state.error = Some(error.clone());
             }
             Event::StepParked { step } => drop(self.moved(step, StepMove::Park, record)?),
@@ -260,6 +264,7 @@ impl RunState {
         self.generation = generation;
         for state in self.steps.values_mut() {
             state.recent_attempts = 0;
+            state.throttled = 0;
         }
         Ok(())
     }

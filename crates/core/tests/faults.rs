@@ -198,6 +198,19 @@ fn every_call_may_fail_before_its_effect_or_lose_its_answer() {
     }
 }
 
+/// What one system answers to all who ask at once, two copies of it for instance, is as passing as
+/// what it answers to one.
+#[test]
+fn calls_side_by_side_may_fail_together() {
+    for call in 0..calls_of_a_clean_run() {
+        let lab = Lab::new();
+        lab.world.state().faults.extend([(call, Fault::Before), (call + 1, Fault::Before)]);
+        let (run, end) = lab.process(None, None).unwrap();
+        assert!(matches!(end, End::Done), "at call {call}: {end:?}");
+        lab.has_converged(run);
+    }
+}
+
 #[test]
 fn every_call_may_be_refused_for_good() {
     for call in 0..calls_of_a_clean_run() {

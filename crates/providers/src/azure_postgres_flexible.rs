@@ -110,14 +110,6 @@ struct LockProperties {
     level: String,
 }
 
-/// What came of asking for the change.
-enum Asked {
-    /// It is being carried out, or done already.
-    Accepted(Answer),
-    /// Another operation is running; nothing has happened.
-    Busy,
-}
-
 impl Server {
     /// Binds the server. Nothing is asked of Azure yet.
     ///
@@ -149,14 +141,15 @@ impl Server {
     async fn wait_until_ready(&self, account: &Account, limit: Duration) -> Result<()> {
         let mut pace = Pace::new(&*self.shared.clock, limit);
         loop {
-            let pause = match self.read(account).await {
-                Ok(properties) if properties.is_ready() => return Ok(()),
-                Ok(properties) if properties.is_passing() => None,
-                Ok(properties) => return Err(self.not_usable(&properties)),
-                Err(error) => later(error)?,
-            };
-            if !pace.rest(pause).await {
-                return Err(Error::new(Kind::Busy, format!("change the server {}", self.options.server))
+            let properties = self.read(account).await?;
+            if properties.is_ready() {
+                return Ok(());
+            }
+            if !properties.is_passing() {
+                return Err(self.not_usable(&properties));
+            }
+            if !pace.rest(None).await {
+                return Err(Error::new(Kind::TimedOut, format!("change the server {}", self.options.server))
                     .because("other operations on it do not end")
                     .hint(self.show_command())
                     .later(None));
@@ -170,14 +163,19 @@ impl Server {
             .hint(self.mend(properties))
     }
 
-    /// Asks for the change.
-    async fn ask(&self, account: &Account, next: &Secret) -> Result<Asked> {
+    /// Asks for the change; gives Azure's word that it is being carried out, or done already. A
+    /// server that is busy has refused it: the run waits, where that can be seen, and comes back.
+    async fn ask(&self, account: &Account, next: &Secret) -> Result<Answer> {
         let operation = self.operation();
         let answer = account.exchange(Call::patch(self.url(account), body(next)), &operation).await?;
-        if answer.is_success() {
-            return Ok(Asked::Accepted(answer));
+        match answer.is_success() {
+            true => Ok(answer),
+            false if is_busy(&answer) => Err(Error::new(Kind::Busy, operation)
+                .because("the server is busy with other operations")
+                .hint(self.show_command())
+                .later(answer.retry_after())),
+            false => Err(classify(&answer, &operation)),
         }
-        if is_busy(&answer) { Ok(Asked::Busy) } else { Err(classify(&answer, &operation)) }
     }
 
     fn operation(&self) -> String {
@@ -212,21 +210,20 @@ impl Server {
         let began = clock.now();
         let mut was_busy = false;
         loop {
-            let pause = match self.read(account).await {
+            match self.read(account).await {
                 Ok(properties) if properties.is_ready() => {
                     let waited = clock.now().duration_since(began).unsigned_abs();
                     if was_busy || waited >= SETTLED_AFTER {
                         return Ok(clock.now());
                     }
-                    None
                 }
-                Ok(_) => {
-                    was_busy = true;
-                    None
+                Ok(_) => was_busy = true,
+                Err(error) => {
+                    pace.outlast(error).await.map_err(Error::unknown)?;
+                    continue;
                 }
-                Err(error) => later(error).map_err(Error::unknown)?,
-            };
-            if !pace.rest(pause).await {
+            }
+            if !pace.rest(None).await {
                 return Err(Error::new(Kind::TimedOut, self.operation())
                     .because("Azure's operation has not ended in time")
                     .unknown());
@@ -403,14 +400,6 @@ fn body(password: &Secret) -> Zeroizing<Vec<u8>> {
     Zeroizing::new(parts.concat().into_bytes())
 }
 
-/// Keeps waiting through trouble that passes; gives the pause that was asked for.
-fn later(error: Error) -> Result<Option<Duration>> {
-    match error.retry() {
-        pgrotate_core::Retry::Later { after_ms } => Ok(after_ms.map(Duration::from_millis)),
-        _ => Err(error),
-    }
-}
-
 /// Whether another operation is running. The code is empty then, so the words have to tell; on
 /// an error that names the state, the state is looked at next.
 fn is_busy(answer: &Answer) -> bool {
@@ -489,20 +478,8 @@ impl Authority for Server {
     /// earlier try would be busy still, and setting the same password again has the same end.
     async fn install(&self, change: &Change<'_>) -> Result<Outcome> {
         let account = azure::account(&self.shared)?;
-        let mut pace = Pace::new(&*self.shared.clock, BUSY_LIMIT);
-        let answer = loop {
-            self.wait_until_ready(&account, BUSY_LIMIT).await?;
-            match self.ask(&account, change.next).await? {
-                Asked::Accepted(answer) => break answer,
-                Asked::Busy if pace.rest(None).await => {}
-                Asked::Busy => {
-                    return Err(Error::new(Kind::Busy, self.operation())
-                        .because("the server is busy with other operations")
-                        .hint(self.show_command())
-                        .later(None));
-                }
-            }
-        };
+        self.wait_until_ready(&account, BUSY_LIMIT).await?;
+        let answer = self.ask(&account, change.next).await?;
         // Accepted is accepted: however following it fails, the password may have changed.
         let (effect_at, note) = self.finish(&account, &answer).await.map_err(Error::unknown)?;
         // The password is set; a server that is slow to call itself ready is no reason to fail.

@@ -177,6 +177,7 @@ fn classify(response: &Response, effect: Effect, operation: &str) -> Error {
         300..=399 => {
             error.because("Jira sends to another address").hint("correct `url` in the configuration")
         }
+        429 => error.because("Jira asks for fewer requests"),
         number => error.because(format!("Jira answered {number}")),
     };
     http::with_retry(error, retry)

@@ -107,8 +107,10 @@ impl Webhook {
     }
 
     fn classify(&self, status: StatusCode, after: Option<std::time::Duration>) -> Error {
-        let error = Error::new(http::kind_of(status), self.operation())
-            .because(format!("refused with {}", status.as_u16()));
+        let error = Error::new(http::kind_of(status), self.operation()).because(match status {
+            StatusCode::TOO_MANY_REQUESTS => "the other side asks for fewer messages (429)".to_owned(),
+            _ => format!("refused with {}", status.as_u16()),
+        });
         let error = match status.as_u16() {
             401 | 403 | 404 | 410 => {
                 error.hint(format!("make a new webhook and put its URL into {}", self.variable))

@@ -2,10 +2,15 @@
 //!
 //! *before* means that the vendor never saw the request; *after* means that the effect has happened and only its
 //! answer is spoilt, the case in which a client can't know.
+//!
+//! A `status` may carry the vendor's own code, words and headers, so that each one's way to say "not so fast" can be
+//! played as it is documented.
 
+use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use axum::http::{HeaderName, HeaderValue};
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
@@ -41,6 +46,15 @@ pub(crate) struct Fault {
     /// The answer's Retry-After in seconds, for `status`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) retry_after_s: Option<u64>,
+    /// The vendor's code in the answer, for `status`; may be empty, as Azure's for a busy server is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) code: Option<String>,
+    /// The vendor's words in the answer, for `status`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) message: Option<String>,
+    /// More headers of the answer, for `status`.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub(crate) headers: BTreeMap<String, String>,
     /// How long to wait, for `delay`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     delay_ms: Option<u64>,
@@ -115,6 +129,7 @@ impl Fault {
         if self.nth == 0 || self.times == 0 {
             return Err("nth and times count from 1".into());
         }
+        self.check_answer()?;
         match self.kind {
             Kind::Status => match self.status {
                 Some(200..=599) => Ok(()),
@@ -123,6 +138,20 @@ impl Fault {
             },
             Kind::Delay if self.delay_ms.is_none() => Err("kind `delay` needs `delay_ms`".into()),
             _ => Ok(()),
+        }
+    }
+
+    fn check_answer(&self) -> Result<(), String> {
+        let says = self.code.is_some() || self.message.is_some() || !self.headers.is_empty();
+        if says && self.kind != Kind::Status {
+            return Err("`code`, `message` and `headers` belong to kind `status`".into());
+        }
+        let odd = |(name, value): &(&String, &String)| {
+            HeaderName::try_from(name.as_str()).is_err() || HeaderValue::try_from(value.as_str()).is_err()
+        };
+        match self.headers.iter().find(odd) {
+            Some((name, _)) => Err(format!("the header {name:?} can't be sent")),
+            None => Ok(()),
         }
     }
 
@@ -258,6 +287,9 @@ mod tests {
             json!({"when": "before", "kind": "delay"}),
             json!({"when": "before", "kind": "drop", "nth": 0}),
             json!({"when": "before", "kind": "drop", "times": 0}),
+            json!({"when": "before", "kind": "drop", "code": "Throttled"}),
+            json!({"when": "before", "kind": "status", "status": 429, "headers": {"no name": "1"}}),
+            json!({"when": "before", "kind": "status", "status": 429, "headers": {"x-a": "1\n2"}}),
         ] {
             assert!(faults.set(fault(value.clone())).is_err(), "{value}");
         }

@@ -12,14 +12,14 @@ use std::time::{Duration, Instant};
 use axum::Router;
 use axum::body::{Body, Bytes, HttpBody};
 use axum::http::request::Parts;
-use axum::http::{HeaderMap, HeaderValue, Request, Response, StatusCode, header};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, Request, Response, StatusCode, header};
 use hyper::service::Service;
 use hyper_util::service::TowerToHyperService;
 use jiff::Timestamp;
 use serde::Serialize;
 use serde_json::{Value, json};
 
-use crate::faults::{Faults, Hit, Kind, Target, When};
+use crate::faults::{Fault, Faults, Hit, Kind, Target, When};
 
 /// No vendor takes a larger request.
 const BODY_LIMIT: usize = 8 << 20;
@@ -266,7 +266,7 @@ async fn spoil(hits: &mut [Hit], when: When) -> Result<Option<Response<Body>>, D
         match hit.fault.kind {
             Kind::Delay | Kind::Hold => hit.wait().await,
             Kind::Drop => return Err(Dropped),
-            Kind::Status => return Ok(Some(spoilt_answer(hit.fault.status, hit.fault.retry_after_s))),
+            Kind::Status => return Ok(Some(spoilt_answer(&hit.fault))),
         }
     }
     Ok(None)
@@ -280,30 +280,41 @@ async fn carry_out(router: Router, request: Request<Body>) -> Response<Body> {
     });
     handler.await.unwrap_or_else(|error| {
         tracing::error!("a handler failed: {error}");
-        spoilt_answer(Some(500), None)
+        said(StatusCode::INTERNAL_SERVER_ERROR, "InternalServerError", "a handler failed")
     })
 }
 
-/// An answer that each vendor's client can read: Azure's `error`, everybody's `message`, AWS's `__type`.
-fn spoilt_answer(status: Option<u16>, retry_after_s: Option<u64>) -> Response<Body> {
-    let status = status.and_then(|status| StatusCode::from_u16(status).ok());
+/// The answer that a fault wants, with the vendor's own words where it has them.
+fn spoilt_answer(fault: &Fault) -> Response<Body> {
+    let status = fault.status.and_then(|status| StatusCode::from_u16(status).ok());
     let status = status.unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-    let code = match status {
+    let usual = match status {
         StatusCode::TOO_MANY_REQUESTS => "TooManyRequests",
         StatusCode::SERVICE_UNAVAILABLE => "ServiceUnavailable",
         StatusCode::FORBIDDEN => "AuthorizationFailed",
         StatusCode::UNAUTHORIZED => "Unauthorized",
         _ => "InternalServerError",
     };
-    let message = "a fault set in the sandbox";
+    let message = fault.message.as_deref().unwrap_or("a fault set in the sandbox");
+    let mut response = said(status, fault.code.as_deref().unwrap_or(usual), message);
+    let headers = response.headers_mut();
+    if let Some(seconds) = fault.retry_after_s {
+        headers.insert(header::RETRY_AFTER, HeaderValue::from(seconds));
+    }
+    for (name, value) in &fault.headers {
+        let name = HeaderName::try_from(name.as_str()).expect("looked at when the fault was set");
+        headers
+            .insert(name, HeaderValue::try_from(value.as_str()).expect("looked at when the fault was set"));
+    }
+    response
+}
+
+/// An answer that each vendor's client can read: Azure's `error`, everybody's `message`, AWS's `__type`.
+fn said(status: StatusCode, code: &str, message: &str) -> Response<Body> {
     let body = json!({"error": {"code": code, "message": message}, "message": message, "__type": code});
     let mut response = Response::new(Body::from(body.to_string()));
     *response.status_mut() = status;
-    let headers = response.headers_mut();
-    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
-    if let Some(seconds) = retry_after_s {
-        headers.insert(header::RETRY_AFTER, HeaderValue::from(seconds));
-    }
+    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
     response
 }
 
@@ -371,7 +382,6 @@ mod tests {
     use axum::routing::put;
 
     use super::*;
-    use crate::faults::Fault;
 
     async fn send(recorder: &Arc<Recorder>, path: &str) -> Result<Response<Body>, Dropped> {
         let router =
@@ -465,6 +475,23 @@ mod tests {
             assert_eq!(effects.load(std::sync::atomic::Ordering::SeqCst), expected, "{when}");
             assert_eq!(recorder.requests()[0].status, Some(503));
         }
+    }
+
+    #[tokio::test]
+    async fn a_status_speaks_as_the_vendor_does_where_it_is_told_how() {
+        let recorder = Arc::new(Recorder::new(Duration::ZERO, false));
+        for set in [
+            json!({"when": "before", "kind": "status", "status": 409, "code": "", "message": "Server X is busy"}),
+            json!({"nth": 2, "when": "before", "kind": "status", "status": 403, "headers": {"X-RateLimit-Remaining": "0"}}),
+        ] {
+            recorder.faults().set(fault(set)).unwrap();
+        }
+        let busy = send(&recorder, "/").await.unwrap();
+        let body = axum::body::to_bytes(busy.into_body(), usize::MAX).await.unwrap();
+        let body: Value = serde_json::from_slice(&body).unwrap();
+        assert_eq!(body["error"], json!({"code": "", "message": "Server X is busy"}));
+        let limited = send(&recorder, "/").await.unwrap();
+        assert_eq!(limited.headers()["x-ratelimit-remaining"], "0");
     }
 
     #[tokio::test]

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use pgrotate_core::drift::{self, CopyStatus, Status as Drift};
+use pgrotate_core::drift::{self, CopyStatus, State, Status as Drift};
 use pgrotate_core::plan::{Action, Plan};
 use pgrotate_core::rotation::Rotation;
 use serde_json::json;
@@ -33,8 +33,15 @@ pub(crate) async fn run(app: &App, args: Args) -> Result<Status, Failure> {
         display::json(&as_json(&rotation, &plan, &drift));
     } else {
         display::out(&as_text(&rotation, &plan, &drift));
+        unreachable(&drift).for_each(|warning| display::warning(&warning));
     }
     Ok(Status::Done)
+}
+
+/// What could not be asked, and why.
+fn unreachable(drift: &Drift) -> impl Iterator<Item = String> {
+    let copies = drift.copies.iter().filter(|copy| copy.state == State::Unreachable);
+    copies.filter_map(|copy| Some(format!("{}: {}", copy.id, copy.note.as_ref()?)))
 }
 
 fn as_json(rotation: &Rotation, plan: &Plan, drift: &Drift) -> serde_json::Value {

@@ -60,8 +60,11 @@ fn as_text(status: &Drift) -> String {
     });
     let rows = std::iter::once(server).chain(copies).collect();
     let unseen = status.copies.iter().filter(|copy| copy.state == State::Unseen).count();
+    let disagree = |state| matches!(state, State::Stale | State::Pending);
+    let disagrees = disagree(status.server.state) || status.copies.iter().any(|copy| disagree(copy.state));
     let verdict = match (status.drifts(), unseen) {
-        (true, _) => "something disagrees with the vault of record".to_owned(),
+        (true, _) if disagrees => "something disagrees with the vault of record".to_owned(),
+        (true, _) => "not everything could be asked".to_owned(),
         (false, 0) => "everything agrees with the vault of record".to_owned(),
         (false, unseen) => {
             format!("everything that can be seen agrees with the vault of record; {unseen} can't be seen")

@@ -44,12 +44,13 @@ pub(crate) fn short(version: &str) -> String {
     }
 }
 
-/// A failure: what failed, each cause on its line, then what helps.
+/// A failure: what failed, each cause on its line, how long to wait where somebody said so, then what helps.
 pub(super) fn error(error: &Error) -> String {
     let first = format!("{} {}\n", styled(RED, "error:"), error.operation());
     let causes = error.causes().iter().map(|cause| format!("cause: {cause}\n"));
+    let told = error.told_in_words().map(|told| format!("cause: {told}\n"));
     let hints = error.hints().iter().map(|hint| format!("hint:  {hint}\n"));
-    std::iter::once(first).chain(causes).chain(hints).collect()
+    std::iter::once(first).chain(causes).chain(told).chain(hints).collect()
 }
 
 #[cfg(test)]

@@ -24,7 +24,8 @@ fn kill_at(lab: &Lab, fault: &Value) {
     lab.clear_faults();
 }
 
-fn one_new_version(before: &BTreeMap<String, u64>, after: &BTreeMap<String, u64>) {
+/// Stores that keep every version got one.
+pub(crate) fn one_new_version(before: &BTreeMap<String, u64>, after: &BTreeMap<String, u64>) {
     for id in ["azure_key_vault:database-url", "azure_key_vault:postgres-admin-password"] {
         assert_eq!(after[id], before[id] + 1, "{id}");
     }
@@ -118,21 +119,45 @@ fn a_sink_that_refuses_is_parked_by_name_and_the_rest_is_done() {
     lab.everything_is_new("dev", &old);
 }
 
+/// Every write that would do something a second time if it were sent again.
 #[test]
 fn lost_answers_are_looked_into_and_not_repeated() {
     let lab = Lab::new("dev");
     let (old, before) = (lab.password("dev"), lab.versions("dev"));
-    for fault in [
-        json!({ "method": "PUT", "path_contains": "/secrets/database-url", "when": "after", "kind": "drop" }),
-        json!({ "method": "PUT", "path_contains": "config/appsettings", "when": "after", "kind": "drop" }),
-        json!({ "method": "PATCH", "path_contains": "flexibleServers", "when": "after", "kind": "drop" }),
-        json!({ "method": "PATCH", "path_contains": "/items/", "nth": 3, "when": "after", "kind": "drop" }),
+    let starts = |lab: &Lab| lab.state()["dev"]["app"]["starts"].as_u64().unwrap();
+    let started = starts(&lab);
+    // Of the changes of the item the first is check's, which changes nothing; then stage and promote.
+    for (method, path, nth) in [
+        ("PATCH", "/items/", 2),
+        ("PATCH", "flexibleServers", 1),
+        ("PATCH", "/items/", 3),
+        ("PUT", "/secrets/database-url", 1),
+        ("PUT", "config/appsettings", 1),
+        ("PUT", "/actions/secrets/DEV_DATABASE_URL", 1),
+        ("POST", "PutSecretValue", 1),
+        ("POST", "/restart", 1),
+        ("POST", "/services/", 1),
+        ("POST", "/comment", 1),
     ] {
-        lab.fault(&fault);
+        lab.fault(
+            &json!({ "method": method, "path_contains": path, "nth": nth, "when": "after", "kind": "drop" }),
+        );
     }
-    lab.pgrotate(&["rotate", "dev"]).exits(0);
+    let run = lab.pgrotate(&["rotate", "dev", "--ticket", "OPS-7"]);
+    let text = run.text();
+    run.exits(0);
     lab.everything_is_new("dev", &old);
-    one_new_version(&before, &lab.versions("dev"));
+    let (after, state) = (lab.versions("dev"), lab.state());
+    one_new_version(&before, &after);
+    let vault = "onepassword:MindWell dev Postgres Admin";
+    assert_eq!(after[vault], before[vault] + 2, "staged and promoted");
+    assert_eq!(starts(&lab), started + 1, "the application was started more than once");
+    for told in ["messages", "comments"] {
+        assert_eq!(state["dev"][told].as_array().unwrap().len(), 1, "{told}");
+    }
+    assert!(text.contains("unseen  record/on-call"), "whether the message was posted can't be seen: {text}");
+    let dropped = lab.requests().into_iter().filter(|request| request["fault"] == "drop").count();
+    assert_eq!(dropped, 10, "a fault met nothing");
     let patches = lab.requests().into_iter().filter(|request| {
         request["method"] == "PATCH" && request["path"].as_str().unwrap().contains("flexibleServers")
     });

@@ -14,4 +14,5 @@ mod promotion;
 mod requests;
 mod rotation;
 mod signin;
+mod throttling;
 mod ways;

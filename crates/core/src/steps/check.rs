@@ -23,9 +23,9 @@ pub struct Report {
     pub before: BTreeMap<CopyId, VersionId>,
     /// The password that is current now.
     pub current: Option<Secret>,
-    /// What could not be looked at and may be possible in a moment; it stands among the
+    /// What could not be looked at and may be possible in a moment; each stands among the
     /// findings too.
-    pub passing: Option<Error>,
+    pub passing: Vec<Error>,
 }
 
 impl Report {
@@ -40,11 +40,11 @@ impl Report {
             Ok(findings) => return self.findings.extend(findings),
             Err(error) => error,
         };
-        let finding = Finding::new(Severity::Blocks, subject, error.to_string());
+        let finding = Finding::new(Severity::Blocks, subject, format!("{error:#}"));
         let hint = error.hints().join("; ");
         self.findings.push(if hint.is_empty() { finding } else { finding.mend(hint) });
         if error.retry() != Retry::Never {
-            self.passing.get_or_insert(error);
+            self.passing.push(error);
         }
     }
 
@@ -52,7 +52,7 @@ impl Report {
         self.findings.extend(other.findings);
         self.before.extend(other.before);
         self.current = self.current.take().or(other.current);
-        self.passing = self.passing.take().or(other.passing);
+        self.passing.extend(other.passing);
     }
 }
 
@@ -70,12 +70,20 @@ pub(crate) async fn perform(rotation: &Rotation, run: &RunState) -> Result<Outco
 pub(crate) async fn possible(rotation: &Rotation, run: &RunState) -> Result<Report> {
     let report = look(rotation, run.start.ticket.as_deref(), Some(run.run)).await;
     let blocking = report.findings.iter().filter(|finding| finding.severity == Severity::Blocks).count();
-    match &report.passing {
-        // Looking again may show that nothing is in the way, unless something else is.
-        Some(error) if blocking == 1 => Err(error.clone()),
-        _ if report.blocks() => Err(refusal(rotation, &report)),
-        _ => Ok(report),
+    match blocking {
+        0 => Ok(report),
+        // Looking again may show that nothing is in the way.
+        _ if blocking == report.passing.len() => Err(together(report.passing)),
+        _ => Err(refusal(rotation, &report)),
     }
+}
+
+/// The failure that has to be waited for longest, with the others among its causes.
+fn together(mut passing: Vec<Error>) -> Error {
+    passing.sort_by_key(|error| std::cmp::Reverse(error.told()));
+    let mut rest = passing.into_iter();
+    let longest = rest.next().expect("only a report that is blocked comes here");
+    rest.fold(longest, |error, other| error.because(format!("and {other}")))
 }
 
 fn refusal(rotation: &Rotation, report: &Report) -> Error {

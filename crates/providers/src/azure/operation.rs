@@ -36,16 +36,24 @@ impl<'a> Pace<'a> {
     }
 
     /// Waits before the next question: as long as was asked for, else a little longer each time.
-    /// Tells whether there is time for another question.
+    /// Tells whether there is time for another question; a wait that was asked for is never cut.
     pub(crate) async fn rest(&mut self, told: Option<Duration>) -> bool {
-        let left = self.until.duration_since(self.clock.now());
-        if left.is_negative() || left.is_zero() {
+        let left = Duration::try_from(self.until.duration_since(self.clock.now())).unwrap_or_default();
+        if left.is_zero() || told.is_some_and(|told| told > left) {
             return false;
         }
-        let pause = told.unwrap_or(self.next).min(left.unsigned_abs());
+        let pause = told.unwrap_or(self.next).min(left);
         self.next = self.next.mul_f64(1.5).min(LONGEST_PAUSE);
         self.clock.sleep(pause).await;
         true
+    }
+
+    /// The same after a failure. Gives back one that does not pass, or not in time.
+    pub(crate) async fn outlast(&mut self, error: Error) -> Result<()> {
+        match error.retry() {
+            Retry::Later { .. } if self.rest(error.told()).await => Ok(()),
+            _ => Err(error),
+        }
     }
 }
 

@@ -153,7 +153,10 @@ async fn a_busy_server_is_waited_for_before_and_after_it_says_so() {
             }
         })
         .await;
-        install(fake.shared()).await.unwrap();
+        let shared = fake.shared();
+        let error = install(Arc::clone(&shared)).await.unwrap_err();
+        assert_eq!((error.kind(), error.retry()), (Kind::Busy, Retry::Later { after_ms: None }), "{text}");
+        install(shared).await.unwrap();
         let methods: Vec<_> = fake.seen().into_iter().map(|request| request.method).collect();
         assert_eq!(methods, ["GET", "GET", "GET", "PATCH", "GET", "GET", "PATCH", "GET", "GET"], "{text}");
     }
@@ -163,7 +166,7 @@ async fn a_busy_server_is_waited_for_before_and_after_it_says_so() {
 async fn a_server_that_stays_busy_is_given_up_without_effect() {
     let fake = Fake::start(|_| reply(200, resource("Updating"))).await;
     let error = install(fake.shared()).await.unwrap_err();
-    assert_eq!((error.kind(), error.retry()), (Kind::Busy, Retry::Later { after_ms: None }));
+    assert_eq!((error.kind(), error.retry()), (Kind::TimedOut, Retry::Later { after_ms: None }));
     assert!(fake.lines().iter().all(|line| line.starts_with("GET")));
 }
 

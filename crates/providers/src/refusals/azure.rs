@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex};
 use axum::response::Response;
 use pgrotate_core::journal::Outcome;
 use pgrotate_core::provider::{Authority, Change, Finding};
-use pgrotate_core::{Kind, Result, Secret};
+use pgrotate_core::{Kind, Result, Retry, Secret};
 use serde_json::{Value, json};
 
 use super::{CANARY, LATER, NEVER, Page, Play, Row, UNKNOWN, after, row};
@@ -217,31 +217,26 @@ async fn a_server_that_can_not_be_changed_now() {
     for state in ["Updating", "Starting", "Restarting", "Provisioning"] {
         let fake = Fake::start(move |_| reply(200, resource(state))).await;
         let error = install(&fake).await.unwrap_err();
-        page.error(&format!("the state {state}, for ever"), &error, Kind::Busy, LATER);
+        page.error(&format!("the state {state}, for ever"), &error, Kind::TimedOut, LATER);
     }
     let busy = Play::azure(409, "", "Server pg is busy with other operations. Please try later");
     let empty_400 = Play { status: 400, ..busy.clone() };
     let not_ready = Play::azure(400, "ServerIsNotReady", "Server is not ready; its state is Updating.");
+    let told = busy.clone().header("retry-after", "9");
     let all = [
-        ("409 busy, empty code", busy),
-        ("400 busy, empty code", empty_400),
-        ("ServerIsNotReady", not_ready),
+        ("409 busy, empty code", busy, LATER),
+        ("409 busy, with a time", told, after(9_000)),
+        ("400 busy, empty code", empty_400, LATER),
+        ("ServerIsNotReady", not_ready, LATER),
     ];
-    for (what, play) in all {
-        let forever = play.clone();
-        let fake = Fake::start(move |request| match request.method.as_str() {
-            "PATCH" => forever.response(),
-            _ => reply(200, resource("Ready")),
-        })
-        .await;
-        page.error(&format!("{what}, for ever"), &install(&fake).await.unwrap_err(), Kind::Busy, LATER);
-        busy_once(play).await;
+    for (what, play, retry) in all {
+        busy_once(&mut page, what, play, retry).await;
     }
     insta::assert_snapshot!("azure_state", page.0);
 }
 
 /// Refused once, it is asked how it is until it is ready, and only then for the change again.
-async fn busy_once(play: Play) {
+async fn busy_once(page: &mut Page, what: &str, play: Play, retry: Retry) {
     let states = Arc::new(Mutex::new(vec!["Ready", "Ready", "Updating", "Updating", "Ready"]));
     let (left, refusals) = (Arc::clone(&states), Mutex::new(vec![play]));
     let fake = Fake::start(move |request| match request.method.as_str() {
@@ -250,6 +245,7 @@ async fn busy_once(play: Play) {
         _ => reply(200, resource(left.lock().unwrap().pop().unwrap_or("Ready"))),
     })
     .await;
+    page.error(what, &install(&fake).await.unwrap_err(), Kind::Busy, retry);
     install(&fake).await.unwrap();
     let methods: Vec<String> = fake.seen().into_iter().map(|request| request.method).collect();
     // Ready, refused, Updating twice, Ready, accepted, polled, Ready.
