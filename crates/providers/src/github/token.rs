@@ -33,20 +33,27 @@ pub(super) async fn find(shared: &Arc<Shared>, base: &Url, cli: &Path) -> Result
     if let Some(token) = names.iter().find_map(|name| shared.credentials.get(name)) {
         return Ok(token);
     }
+    // `gh` knows an enterprise server that is not at 443 by host and port.
+    let host = base.port().map_or_else(|| host.to_owned(), |port| format!("{host}:{port}"));
     let mut known = FROM_CLI.lock().await;
-    if let Some(token) = known.get(host) {
+    if let Some(token) = known.get(&host) {
         return Ok(token.clone());
     }
-    let token = ask(cli, host).await?;
-    known.insert(host.to_owned(), token.clone());
+    let token = ask(cli, &host).await?;
+    known.insert(host, token.clone());
     Ok(token)
 }
 
 async fn ask(cli: &Path, host: &str) -> Result<Secret> {
+    // `gh auth login --hostname` refuses a port, which it takes from the variable.
+    let login = match host.contains(':') {
+        true => format!("GH_HOST={host} gh auth login"),
+        false => format!("gh auth login --hostname {host}"),
+    };
     let refuse = |why: &str| {
         Error::new(Kind::Unauthenticated, "sign in to GitHub")
             .because(format!("GH_TOKEN is not set, and {why}"))
-            .hint(format!("log in with `gh auth login --hostname {host}`, or set GH_TOKEN"))
+            .hint(format!("log in with `{login}`, or set GH_TOKEN"))
     };
     let answer = tokio::process::Command::new(cli)
         .args(["auth", "token", "--hostname", host])
