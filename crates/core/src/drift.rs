@@ -211,7 +211,10 @@ fn copy_status(
     let (state, fingerprint, note) = match &seen.content {
         Content::Value(value) => judge(rotation, copy, value, known),
         Content::Reference(to) => (State::Unseen, None, Some(format!("it points at {to}"))),
-        Content::Unseen => (State::Unseen, None, None),
+        Content::Unseen => {
+            let why = "its value can't be read now; `pgrotate check` says why";
+            (State::Unseen, None, copy.sink.capabilities().read_back.then(|| why.to_owned()))
+        }
         Content::Absent => (State::Stale, None, Some("there is nothing".to_owned())),
     };
     CopyStatus { id, state, version: seen.version, fingerprint, updated_at: seen.updated_at, note }
@@ -232,8 +235,10 @@ fn judge(
             match (wrong, known) {
                 (Some(wrong), _) => (State::Stale, Some(fingerprint), Some(format!("in its URL, {wrong}"))),
                 (None, Some(known)) => {
-                    let note = url.and_then(|url| url.encoding_warning());
-                    (known.state(&fingerprint), Some(fingerprint), note)
+                    let state = known.state(&fingerprint);
+                    let other = || "it holds another password than the vault of record".to_owned();
+                    let stale = (state == State::Stale).then(other);
+                    (state, Some(fingerprint), stale.or_else(|| url.and_then(|url| url.encoding_warning())))
                 }
                 (None, None) => (State::Unseen, Some(fingerprint), Some(NOTHING_TO_COMPARE.to_owned())),
             }

@@ -23,7 +23,7 @@ use serde_json::{Value, json};
 use crate::fake::Reply;
 
 /// What vendors echo. With signs that no code or name has, as a password could have them.
-const CANARY: &str = "Canary/8Zq+9x:";
+const CANARY: &str = "Canary/8Zquux+9Xyzzy:";
 
 /// What a vendor answers.
 #[derive(Clone)]

@@ -3,7 +3,7 @@
 
 use std::io::{BufRead, IsTerminal};
 
-use pgrotate_core::plan::Plan;
+use pgrotate_core::plan::{Action, Plan};
 use pgrotate_core::{Error, Kind};
 
 use crate::config::Config;
@@ -57,7 +57,8 @@ fn by_hash(plan: &Plan, answers: &mut impl BufRead) -> Result<(), Error> {
     ));
     let mut line = String::new();
     let _ = answers.read_line(&mut line);
-    if line.is_empty() {
+    // Nobody has pressed the key that ends the line.
+    if line.is_empty() || !std::io::stdin().is_terminal() {
         display::err("\n");
     }
     match line.trim() {
@@ -69,9 +70,13 @@ fn by_hash(plan: &Plan, answers: &mut impl BufRead) -> Result<(), Error> {
 
 fn refusal(plan: &Plan, why: &str) -> Error {
     let environment = &plan.environment;
+    let soak = plan.steps.iter().find_map(|step| match step.action {
+        Action::Soak { seconds } => Some(format!(" --soak {seconds}s")),
+        _ => None,
+    });
     Error::new(Kind::Blocked, format!("rotate {environment}"))
         .because(why)
-        .hint(format!("look at what it would do: pgrotate plan {environment}"))
+        .hint(format!("look at what it would do: pgrotate plan {environment}{}", soak.unwrap_or_default()))
         .hint("a script passes the hash of the plan on stdin, or `--yes`; nothing has begun")
 }
 

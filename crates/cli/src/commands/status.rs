@@ -1,7 +1,11 @@
 //! `pgrotate status [ENV]`
 
+use std::sync::Arc;
+
 use futures::future::join_all;
+use pgrotate_core::RunId;
 use pgrotate_core::drift::{self, State, Status as Drift};
+use pgrotate_core::observer::Unobserved;
 
 use crate::app::{App, known};
 use crate::display::{self, table};
@@ -9,7 +13,7 @@ use crate::exit::{Failure, Status};
 
 /// Show who holds which version: server, vault of record, every copy
 ///
-/// Exit status 4 if something disagrees with the vault of record or could not be asked.
+/// Exit status 4 if something disagrees with the vault of record or could not be asked, or a run is not over.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     /// The environment; all of them if none is named
@@ -28,17 +32,27 @@ pub(crate) async fn run(app: &App, args: Args) -> Result<Status, Failure> {
         rotations.push(app.rotation(&config, environment)?);
     }
     let all = join_all(rotations.iter().map(drift::status)).await;
+    let open = app.engine(Arc::new(Unobserved))?.unfinished(None).await?;
+    let mut drifts = false;
     for status in &all {
+        // What a run has not proven yet counts as seen by nobody, even where nothing disagrees.
+        let open =
+            open.iter().find(|state| state.plan().environment == status.environment).map(|state| state.run);
+        drifts |= status.drifts() || open.is_some();
         if app.json {
-            display::json(&serde_json::to_value(status).expect("a status has only text in it"));
+            let mut object = serde_json::to_value(status).expect("a status has only text in it");
+            if let Some(run) = open {
+                object["unfinished"] = serde_json::json!(run);
+            }
+            display::json(&object);
         } else {
-            display::out(&as_text(status));
+            display::out(&as_text(status, open));
         }
     }
-    Ok(if all.iter().any(Drift::drifts) { Status::Drift } else { Status::Done })
+    Ok(if drifts { Status::Drift } else { Status::Done })
 }
 
-fn as_text(status: &Drift) -> String {
+fn as_text(status: &Drift, open: Option<RunId>) -> String {
     let mark = |mark: Option<&pgrotate_core::Fingerprint>| mark.map(ToString::to_string).unwrap_or_default();
     let server = vec![
         "server".to_owned(),
@@ -63,6 +77,10 @@ fn as_text(status: &Drift) -> String {
     let disagree = |state| matches!(state, State::Stale | State::Pending);
     let disagrees = disagree(status.server.state) || status.copies.iter().any(|copy| disagree(copy.state));
     let verdict = match (status.drifts(), unseen) {
+        (true, _) if disagrees && open.is_none() => format!(
+            "something disagrees with the vault of record; a rotation brings all in line: pgrotate rotate {}",
+            status.environment
+        ),
         (true, _) if disagrees => "something disagrees with the vault of record".to_owned(),
         (true, _) => "not everything could be asked".to_owned(),
         (false, 0) => "everything agrees with the vault of record".to_owned(),
@@ -70,6 +88,8 @@ fn as_text(status: &Drift) -> String {
             format!("everything that can be seen agrees with the vault of record; {unseen} can't be seen")
         }
     };
+    let open = open.map(|run| format!("\nthe run {run} is not over; go on with: pgrotate resume {run}"));
+    let verdict = format!("{verdict}{}", open.unwrap_or_default());
     let title = display::bold(status.environment.as_str());
     format!("{title}\n{}\n{verdict}\n\n", table(&["", "", "state", "fingerprint", "written", "remark"], rows))
 }

@@ -4,7 +4,9 @@ use std::sync::Mutex;
 use std::time::Duration;
 
 use jiff::Timestamp;
+use pgrotate_core::journal::Effect;
 use pgrotate_core::observer::{Observer, Progress};
+use pgrotate_core::plan::Action;
 use pgrotate_core::provider::{Finding, Severity, grouped};
 use pgrotate_core::{Environment, RunId};
 
@@ -48,6 +50,10 @@ fn warnings(findings: &[Finding]) -> String {
 /// What there is to say about a piece of news, if anything.
 pub(super) fn line(run: RunId, progress: &Progress<'_>) -> Option<String> {
     match progress {
+        Progress::StepStarted { step, .. } if let Action::Soak { seconds: soak } = step.action => {
+            let time = seconds(Duration::from_secs(soak));
+            Some(format!("wait    {}: {time} after the proofs, then everything is proven again", step.id))
+        }
         Progress::LeaseWanted | Progress::StepStarted { .. } | Progress::RunEnded { .. } => None,
         Progress::LeaseTaken => Some("ok      lease".into()),
         Progress::RunStarted { plan, resumed } => {
@@ -55,14 +61,14 @@ pub(super) fn line(run: RunId, progress: &Progress<'_>) -> Option<String> {
             Some(format!("run     {run} {verb}: {} steps, plan {}", plan.steps.len(), plan.hash().short()))
         }
         Progress::StepFinished { step, outcome: what, elapsed } => {
-            let mark = if what.effect == pgrotate_core::journal::Effect::Unseen { "unseen" } else { "ok" };
-            Some(format!(
-                "{mark:<7} {} ({}): {}{}",
-                step.id,
-                seconds(*elapsed),
-                outcome(what),
-                warnings(&what.findings)
-            ))
+            let (mark, words) = match what.effect {
+                Effect::Unseen | Effect::Skipped => {
+                    (super::words::effect(what.effect), what.notes.join(", "))
+                }
+                _ => ("ok", outcome(what)),
+            };
+            let (id, findings) = (&step.id, warnings(&what.findings));
+            Some(format!("{mark:<7} {id} ({}): {words}{findings}", seconds(*elapsed)))
         }
         Progress::StepFailed { step, error, retry_in: Some(pause) } => {
             Some(format!("again   {} in {}: {error}", step.id, seconds(*pause)))
