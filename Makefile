@@ -90,6 +90,13 @@ test: setup ## every test: Rust, documentation examples, the example's Python
 	cd $(BACKEND) && .venv/bin/python -m unittest discover -s tests -t .
 	@test -d "$(SPECS)" || echo "skipped: the contract tests, because there are no specifications in $(SPECS) (PGROTATE_SPECS)"
 
+# A million seeds by hand: make sim SEEDS=1000000
+SEEDS ?= 100000
+
+.PHONY: sim
+sim: cargo packages ## simulated rotations: every fault enumerated, then SEEDS random ones; what must always hold is checked
+	cargo run --release --locked -p pgrotate-sim -- --seeds $(SEEDS)
+
 .PHONY: fidelity
 fidelity: venvs tools build ## the vendors' own tools carry out the runbook in a sandbox and judge pgrotate
 	@PYTHONDONTWRITEBYTECODE=1 python3 scripts/fidelity/judge.py

@@ -10,6 +10,7 @@
 mod tests;
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -263,9 +264,13 @@ impl<'a> Executor<'a> {
             }
             // On disk before the effect: a crash must not hide that it may have happened.
             ledger.flush(self.journal).await?;
-            for step in ready {
-                in_hand.insert(step.id.clone());
-                hands.push(self.attempt(step, ledger.state));
+            if !ready.is_empty() {
+                // One picture of the run for all steps that begin together.
+                let seen = Arc::new(ledger.state.clone());
+                for step in ready {
+                    in_hand.insert(step.id.clone());
+                    hands.push(self.attempt(step, Arc::clone(&seen)));
+                }
             }
             match hands.next().await {
                 None => return Ok(fatal),
@@ -282,9 +287,9 @@ impl<'a> Executor<'a> {
     }
 
     /// One try of a step.
-    fn attempt(&self, step: Step, state: &RunState) -> BoxFuture<'a, News> {
-        self.notice(state, &Progress::StepStarted { step: &step, attempt: state.step(&step.id).attempts });
-        let (world, began, state) = (self.world, self.clock.now(), state.clone());
+    fn attempt(&self, step: Step, state: Arc<RunState>) -> BoxFuture<'a, News> {
+        self.notice(&state, &Progress::StepStarted { step: &step, attempt: state.step(&step.id).attempts });
+        let (world, began) = (self.world, self.clock.now());
         if let Action::Soak { seconds } = step.action {
             let first = state.step(&step.id).started_at.unwrap_or(began);
             return self.soak(step, first, Duration::from_secs(seconds));

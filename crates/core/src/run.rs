@@ -5,6 +5,7 @@
 //! out of order is found when it is read, and never guessed at.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use jiff::Timestamp;
 
@@ -94,7 +95,8 @@ pub fn next_phase(phase: Phase, phase_move: PhaseMove) -> Option<Phase> {
         (Running | Parked, Resume) => Some(Running),
         (Running, Step) => Some(Running),
         (Running, Park) => Some(Parked),
-        (Running | Parked, Abort) => Some(Aborting),
+        // A parked run is past its point of no return: nothing before that is ever parked.
+        (Running, Abort) => Some(Aborting),
         // A crash while the pending password is dropped: dropping it goes on.
         (Aborting, Resume) => Some(Aborting),
         (Running, Complete) | (Aborting, CallOff) => Some(Finished),
@@ -146,8 +148,8 @@ impl StepState {
 pub struct RunState {
     /// Which.
     pub run: RunId,
-    /// How it began.
-    pub start: Start,
+    /// How it began; every picture of the run shares it.
+    pub start: Arc<Start>,
     /// When it began.
     pub started_at: Timestamp,
     /// Where it stands.
@@ -204,7 +206,7 @@ impl RunState {
             generation: start.generation,
             next_seq: 1,
             steps: start.plan.steps.iter().map(|step| (step.id.clone(), StepState::new())).collect(),
-            start: (**start).clone(),
+            start: Arc::new((**start).clone()),
         })
     }
 
@@ -471,7 +473,6 @@ mod tests {
         run Running --Abort--> Aborting
         run Running --Complete--> Finished
         run Parked --Resume--> Running
-        run Parked --Abort--> Aborting
         run Aborting --Resume--> Aborting
         run Aborting --CallOff--> Finished
         ");

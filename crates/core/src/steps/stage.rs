@@ -19,7 +19,16 @@ pub(crate) async fn perform(rotation: &Rotation, step: &Step, run: &RunState) ->
         super::check::possible(rotation, run).await?;
     }
     let secret = rotation.policy.generate(&rotation.target.user, &*rotation.entropy)?;
-    rotation.vault.stage(run.run, &secret).await?;
+    if let Err(error) = rotation.vault.stage(run.run, &secret).await {
+        // What an earlier try sent may arrive only now. It is as good as this one.
+        if again
+            && error.kind() == Kind::Conflict
+            && let Some(keys) = Keys::find(run.run, rotation.vault.read().await?, |_| true)
+        {
+            return Ok(outcome(rotation, run, keys, Outcome::already_done()));
+        }
+        return Err(error);
+    }
     // Read back before the server hears of it: what is not safely stored must not be installed.
     // A read that fails now comes after the effect, whatever it says of itself: the next try
     // has to find this password and not make another.

@@ -1,0 +1,159 @@
+//! Virtual time: it passes when nothing is left to do at the present moment, and then in one leap to the next thing
+//! that is due. Nothing here waits for anything real.
+
+use std::cmp::{Ordering, Reverse};
+use std::collections::BinaryHeap;
+use std::future::poll_fn;
+use std::sync::atomic::{AtomicBool, Ordering as Memory};
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::task::{Context, Poll, Wake, Waker};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use jiff::{SignedDuration, Timestamp};
+use pgrotate_core::env::Clock;
+
+/// When every simulation begins: a second of no importance.
+const EPOCH_S: i64 = 1_700_000_000;
+
+/// Something that happens when nobody is looking: a request that arrives.
+pub(crate) type Arrival = Box<dyn FnOnce() + Send>;
+
+/// What is due at some time.
+pub(crate) enum Due {
+    /// Somebody's sleep is over.
+    Wake(Waker),
+    /// Something arrives.
+    Arrival(Arrival),
+}
+
+struct Entry {
+    at_ms: u64,
+    /// What was planned first happens first.
+    seq: u64,
+    due: Due,
+}
+
+impl PartialEq for Entry {
+    fn eq(&self, other: &Self) -> bool {
+        self.cmp(other) == Ordering::Equal
+    }
+}
+
+impl Eq for Entry {}
+
+impl PartialOrd for Entry {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Ord for Entry {
+    fn cmp(&self, other: &Self) -> Ordering {
+        (self.at_ms, self.seq).cmp(&(other.at_ms, other.seq))
+    }
+}
+
+#[derive(Default)]
+struct Inner {
+    now_ms: u64,
+    seq: u64,
+    /// How far the machines' clocks are from where they began, beside the time that has passed.
+    jumped_ms: i64,
+    queue: BinaryHeap<Reverse<Entry>>,
+}
+
+/// The one clock of a simulation, and everything that is planned.
+#[derive(Clone, Default)]
+pub(crate) struct Time(Arc<Mutex<Inner>>);
+
+impl Time {
+    fn inner(&self) -> MutexGuard<'_, Inner> {
+        self.0.lock().expect("no holder of this lock panics")
+    }
+
+    /// Milliseconds since the beginning, which no jump changes.
+    pub(crate) fn now_ms(&self) -> u64 {
+        self.inner().now_ms
+    }
+
+    /// Puts the machines' clocks forward or back.
+    pub(crate) fn jump(&self, by_ms: i64) {
+        self.inner().jumped_ms += by_ms;
+    }
+
+    /// Plans something.
+    pub(crate) fn plan(&self, in_ms: u64, due: Due) {
+        let mut inner = self.inner();
+        let (at_ms, seq) = (inner.now_ms + in_ms, inner.seq);
+        inner.seq += 1;
+        inner.queue.push(Reverse(Entry { at_ms, seq, due }));
+    }
+
+    /// Leaps to the next thing that is due.
+    pub(crate) fn next(&self) -> Option<Due> {
+        let mut inner = self.inner();
+        let Reverse(entry) = inner.queue.pop()?;
+        inner.now_ms = entry.at_ms;
+        Some(entry.due)
+    }
+
+    /// Waits in virtual time.
+    pub(crate) async fn sleep_ms(&self, ms: u64) {
+        let (mut until, time) = (None, self.clone());
+        poll_fn(move |context: &mut Context<'_>| {
+            let now = time.now_ms();
+            match until {
+                Some(until) if now >= until => Poll::Ready(()),
+                Some(_) => Poll::Pending,
+                None => {
+                    until = Some(now + ms);
+                    time.plan(ms, Due::Wake(context.waker().clone()));
+                    Poll::Pending
+                }
+            }
+        })
+        .await;
+    }
+}
+
+#[async_trait]
+impl Clock for Time {
+    fn now(&self) -> Timestamp {
+        let inner = self.inner();
+        let ms = i64::try_from(inner.now_ms).unwrap_or(i64::MAX).saturating_add(inner.jumped_ms);
+        Timestamp::from_second(EPOCH_S).expect("a second within jiff's range")
+            + SignedDuration::from_millis(ms)
+    }
+
+    async fn sleep(&self, duration: Duration) {
+        self.sleep_ms(u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)).await;
+    }
+}
+
+/// Whether a process has something to do.
+#[derive(Default)]
+pub(crate) struct Flag(AtomicBool);
+
+impl Flag {
+    /// A flag that is up, so that the process is looked at once.
+    pub(crate) fn up() -> Arc<Self> {
+        Arc::new(Self(AtomicBool::new(true)))
+    }
+
+    /// Takes the flag down; tells whether it was up.
+    pub(crate) fn take(&self) -> bool {
+        self.0.swap(false, Memory::Relaxed)
+    }
+
+    /// Puts it up again.
+    pub(crate) fn raise(&self) {
+        self.0.store(true, Memory::Relaxed);
+    }
+}
+
+impl Wake for Flag {
+    fn wake(self: Arc<Self>) {
+        self.raise();
+    }
+}
