@@ -28,15 +28,16 @@ database_url() {
     echo "postgresql+asyncpg://mindwelladmin:$PASSWORD@$POSTGRES_HOST/mindwell_app?sslmode=require"
 }
 
-# base64 yields `/` in two passwords of five, and pasted into a URL as the runbook does it a `/` ends the server's
-# address: such a password is drawn again. One that holds a part of the login's name Azure refuses.
+# base64 yields `/` in two passwords of five, and the runbook pastes it into the URL as it is. SQLAlchemy takes that, so
+# it has to be taken by pgrotate too: here every password has one. One that holds a part of the login's name Azure
+# refuses.
 new_password() {
     local drawn
     while :; do
         drawn=$(openssl rand -base64 24)
         case ${drawn,,} in
-        */* | *min* | *ind* | *ndw* | *dwe* | *wel* | *ell* | *lla* | *lad* | *adm* | *dmi*) ;;
-        *) break ;;
+        *min* | *ind* | *ndw* | *dwe* | *wel* | *ell* | *lla* | *lad* | *adm* | *dmi*) ;;
+        */*) break ;;
         esac
     done
     echo "$drawn"
