@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use crate::error::Result;
 use crate::ids::{CopyId, Environment, VersionId};
-use crate::provider::{Content, Login, VaultState};
+use crate::provider::{Content, Entry, Login, VaultState};
 use crate::rotation::{Copy, Rotation};
 use crate::secret::{Fingerprint, Secret};
 use crate::value::Reading;
@@ -133,7 +133,7 @@ pub async fn status(rotation: &Rotation) -> Status {
             id: rotation.vault.id().clone(),
             state: copies[0].state,
             current: known.and_then(|known| known.current.clone()),
-            pending: known.and_then(|known| known.pending.clone()),
+            pending: known.and_then(|known| known.pending.first().cloned()),
             previous: state.previous.as_ref().map(|entry| rotation.key.fingerprint(&entry.secret)),
             note: copies[0].note.clone(),
         },
@@ -144,21 +144,19 @@ pub async fn status(rotation: &Rotation) -> Status {
 /// The marks that a copy is compared with.
 struct Known {
     current: Option<Fingerprint>,
-    pending: Option<Fingerprint>,
+    pending: Vec<Fingerprint>,
 }
 
 impl Known {
     fn new(rotation: &Rotation, state: &VaultState) -> Self {
-        let mark = |entry: &Option<crate::provider::Entry>| {
-            entry.as_ref().map(|entry| rotation.key.fingerprint(&entry.secret))
-        };
-        Self { current: mark(&state.current), pending: mark(&state.pending) }
+        let mark = |entry: &Entry| rotation.key.fingerprint(&entry.secret);
+        Self { current: state.current.as_ref().map(mark), pending: state.pending.iter().map(mark).collect() }
     }
 
     fn state(&self, fingerprint: &Fingerprint) -> State {
         match Some(fingerprint) {
             mark if mark == self.current.as_ref() => State::Current,
-            mark if mark == self.pending.as_ref() => State::Pending,
+            _ if self.pending.contains(fingerprint) => State::Pending,
             _ => State::Stale,
         }
     }
@@ -174,7 +172,7 @@ fn vault_copy(
         None => (State::Unreachable, problem.map(str::to_owned)),
         Some(Known { current: None, .. }) => (State::Stale, Some("it holds no current password".to_owned())),
         Some(Known { pending, .. }) => {
-            (State::Current, pending.as_ref().map(|_| "a pending password is staged".to_owned()))
+            (State::Current, (!pending.is_empty()).then(|| "a pending password is staged".to_owned()))
         }
     };
     CopyStatus {
@@ -249,17 +247,12 @@ fn judge(
 /// Tries the vault's passwords, the current one first; a second one only if that is refused.
 async fn server_status(rotation: &Rotation, state: &VaultState) -> ServerStatus {
     let target = rotation.target.to_string();
-    let candidates = [
-        (&state.current, State::Current, None),
-        (
-            &state.pending,
-            State::Pending,
-            Some("it accepts the pending password: a run stopped half-way; pgrotate resume"),
-        ),
-        (&state.previous, State::Stale, Some("it accepts the previous password, not the current one")),
-    ];
+    let half_way = "it accepts the pending password: a run stopped half-way; pgrotate resume";
+    let older = "it accepts the previous password, not the current one";
+    let candidates = (state.current.iter().map(|entry| (entry, State::Current, None)))
+        .chain(state.pending.iter().map(|entry| (entry, State::Pending, Some(half_way))))
+        .chain(state.previous.iter().map(|entry| (entry, State::Stale, Some(older))));
     for (entry, standing, note) in candidates {
-        let Some(entry) = entry else { continue };
         match rotation.verifier.login(&entry.secret).await {
             Ok(Login::Accepted) => {
                 let fingerprint = Some(rotation.key.fingerprint(&entry.secret));

@@ -25,15 +25,15 @@ pub struct Keys {
 
 impl Keys {
     /// Finds the passwords of a run in what the vault holds; `staged` knows the run's own among several. There are
-    /// several when a first try to stage one arrived only after a second one had been staged and promoted.
+    /// several when a first try to stage one arrived only after a second one had been staged.
     pub fn find(run: RunId, state: VaultState, staged: impl Fn(&Secret) -> bool) -> Option<Self> {
         let ours = |entry: &Entry| entry.run == Some(run) && staged(&entry.secret);
         let secret = |entry: Option<Entry>| entry.map(|entry| entry.secret);
-        match (state.pending, state.current) {
-            (Some(pending), current) if ours(&pending) => {
+        match (state.pending.into_iter().find(ours), state.current) {
+            (Some(pending), current) => {
                 Some(Self { next: pending.secret, previous: secret(current), promoted: false })
             }
-            (_, Some(current)) if ours(&current) => {
+            (None, Some(current)) if ours(&current) => {
                 Some(Self { next: current.secret, previous: secret(state.previous), promoted: true })
             }
             _ => None,
@@ -88,7 +88,7 @@ mod tests {
         let entry = |text: &str, run| Some(Entry { secret: Secret::new(text), run });
         let state = || VaultState {
             current: entry("second", Some(run)),
-            pending: entry("late", Some(run)),
+            pending: entry("late", Some(run)).into_iter().collect(),
             previous: entry("old", None),
             ..VaultState::default()
         };

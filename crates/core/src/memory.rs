@@ -145,31 +145,29 @@ impl Vault for Memory {
     }
 
     async fn stage(&self, run: RunId, secret: &Secret) -> Result<()> {
-        self.call("vault.stage", |state| match &state.vault.pending {
-            Some(pending) if pending.run != Some(run) || pending.secret != *secret => {
-                Err(Error::new(Kind::Conflict, "stage"))
-            }
-            _ => {
-                state.vault.pending = Some(Entry { secret: secret.clone(), run: Some(run) });
+        self.call("vault.stage", |state| match &state.vault.pending[..] {
+            [] => {
+                state.vault.pending.push(Entry { secret: secret.clone(), run: Some(run) });
                 state.vault_writes += 1;
                 Ok(())
             }
+            [pending] if pending.run == Some(run) && pending.secret == *secret => Ok(()),
+            _ => Err(Error::new(Kind::Conflict, "stage")),
         })
         .await
     }
 
     async fn promote(&self, run: RunId, next: &Secret) -> Result<Option<VersionId>> {
         self.call("vault.promote", |state| {
-            let ours = |entry: &Option<Entry>| {
-                entry.as_ref().is_some_and(|entry| entry.run == Some(run) && entry.secret == *next)
-            };
-            if ours(&state.vault.pending) {
-                state.vault.previous = state.vault.current.take();
-                state.vault.current = state.vault.pending.take();
+            let ours = |entry: &Entry| entry.run == Some(run) && entry.secret == *next;
+            if let Some(place) = state.vault.pending.iter().position(ours) {
+                let next = state.vault.pending.swap_remove(place);
+                state.vault.previous = state.vault.current.replace(next);
                 state.vault_writes += 1;
-            } else if !ours(&state.vault.current) {
+            } else if !state.vault.current.as_ref().is_some_and(ours) {
                 return Err(Error::new(Kind::Conflict, "promote"));
             }
+            state.vault.pending.retain(|entry| entry.run != Some(run));
             Ok(Some(VersionId::new(state.vault_writes.to_string())))
         })
         .await
@@ -177,10 +175,9 @@ impl Vault for Memory {
 
     async fn discard(&self, run: RunId) -> Result<()> {
         self.call("vault.discard", |state| {
-            if state.vault.pending.as_ref().is_some_and(|entry| entry.run == Some(run)) {
-                state.vault.pending = None;
-                state.vault_writes += 1;
-            }
+            let before = state.vault.pending.len();
+            state.vault.pending.retain(|entry| entry.run != Some(run));
+            state.vault_writes += u32::from(state.vault.pending.len() < before);
             Ok(())
         })
         .await

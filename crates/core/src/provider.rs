@@ -98,8 +98,9 @@ pub struct Entry {
 pub struct VaultState {
     /// The password whose word counts.
     pub current: Option<Entry>,
-    /// The one that a run has staged.
-    pub pending: Option<Entry>,
+    /// What runs have staged and not promoted. One at most, unless a try that was given up arrived late after all:
+    /// then what it wrote stands beside the others and replaces none.
+    pub pending: Vec<Entry>,
     /// The one before.
     pub previous: Option<Entry>,
     /// What the vault calls the state it is in.
@@ -144,22 +145,23 @@ pub trait Vault: Send + Sync {
     /// Everything it holds for this role. A field that does not exist yet is `None`.
     async fn read(&self) -> Result<VaultState>;
 
-    /// Stores a password as *pending*, marked with the run, and leaves the rest alone.
+    /// Stores a password as *pending*, marked with the run, and leaves the rest alone. A request of it that arrives
+    /// only after its sender has given up may add its password to those that are pending, and must not replace one:
+    /// the server may have that one already.
     ///
     /// # Errors
     /// [`Kind::Conflict`](crate::Kind::Conflict) if another pending password is there, be it this
     /// run's own: a run has one.
     async fn stage(&self, run: RunId, secret: &Secret) -> Result<()>;
 
-    /// Makes the run's pending password, which must be this one, current and the current one
-    /// previous, in one write. Without effect if that has already happened.
+    /// Makes this pending password of the run current and the current one previous, in one write, and drops whatever
+    /// else the run has staged. What has already happened is not repeated.
     ///
     /// # Errors
-    /// [`Kind::Conflict`](crate::Kind::Conflict) if another password is pending: the server has
-    /// this one.
+    /// [`Kind::Conflict`](crate::Kind::Conflict) if this password is neither pending nor current: the server has it.
     async fn promote(&self, run: RunId, next: &Secret) -> Result<Option<VersionId>>;
 
-    /// Drops the run's pending password. Without effect if there is none of this run.
+    /// Drops everything that the run has staged. Without effect if there is nothing of this run.
     async fn discard(&self, run: RunId) -> Result<()>;
 }
 

@@ -131,13 +131,13 @@ async fn what_a_done_run_left_behind_can_be_dropped_too() {
     assert!(matches!(end, End::Done), "{end:?}");
     // A first try of `stage` that got no answer arrives when everything is over.
     let secret = pgrotate_core::Secret::new("late");
-    lab.world.state().vault.pending = Some(pgrotate_core::provider::Entry { secret, run: Some(run) });
+    lab.world.state().vault.pending = vec![pgrotate_core::provider::Entry { secret, run: Some(run) }];
     let (_, end) = lab.engine().start(&lab.rotation(), Lab::wish()).await.unwrap();
     let End::Failed(error) = end else { panic!("{end:?}") };
     assert!(error.hints().iter().any(|hint| hint.contains(&format!("pgrotate abort {run}"))), "{error:?}");
     let current = lab.world.state().vault.current.as_ref().unwrap().secret.clone();
     assert!(matches!(lab.engine().abort(&lab.rotation(), run).await, Ok(End::Aborted)));
-    assert!(lab.world.state().vault.pending.is_none());
+    assert!(lab.world.state().vault.pending.is_empty());
     assert_eq!(lab.world.state().vault.current.as_ref().unwrap().secret, current);
     assert_eq!(lab.engine().state(run).await.unwrap().outcome, Some(RunOutcome::Done));
     let (_, end) = lab.engine().start(&lab.rotation(), Lab::wish()).await.unwrap();
@@ -152,12 +152,12 @@ async fn what_a_run_that_is_over_left_behind_can_be_dropped() {
     assert!(matches!(end, End::Failed(_)), "{end:?}");
     // The write whose answer said no comes late after all.
     let secret = pgrotate_core::Secret::new("late");
-    lab.world.state().vault.pending = Some(pgrotate_core::provider::Entry { secret, run: Some(run) });
+    lab.world.state().vault.pending = vec![pgrotate_core::provider::Entry { secret, run: Some(run) }];
     let (_, end) = lab.engine().start(&lab.rotation(), Lab::wish()).await.unwrap();
     let End::Failed(error) = end else { panic!("{end:?}") };
     assert!(error.hints().iter().any(|hint| hint.contains(&format!("pgrotate abort {run}"))), "{error:?}");
     assert!(matches!(lab.engine().abort(&lab.rotation(), run).await, Ok(End::Aborted)));
-    assert!(lab.world.state().vault.pending.is_none());
+    assert!(lab.world.state().vault.pending.is_empty());
     let (_, end) = lab.engine().start(&lab.rotation(), Lab::wish()).await.unwrap();
     assert!(matches!(end, End::Done));
 }

@@ -347,7 +347,7 @@ fn state(Loaded { snapshot, known: Known { content, .. } }: Loaded) -> VaultStat
     let entry = |slot: Option<Slot>| slot.map(|Slot { password: secret, run, .. }| Entry { secret, run });
     VaultState {
         current: entry(content.current),
-        pending: entry(content.pending),
+        pending: entry(content.pending).into_iter().collect(),
         previous: entry(content.previous),
         version,
         updated_at: snapshot.updated_at(),

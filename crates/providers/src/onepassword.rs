@@ -2,9 +2,9 @@
 //!
 //! One item holds everything: the current password stays in the item's own password field, so
 //! that people find it where they always did, and the other versions stand in fields that
-//! pgrotate adds: `pgrotate pending`, `pgrotate previous` (both hidden) and, in plain text, the
-//! runs that made them. Connect shows no history of an item, so the previous password would
-//! otherwise be lost to programs.
+//! pgrotate adds: `pgrotate pending RUN`, `pgrotate previous` (both hidden) and, in plain text, the
+//! runs that made the current and the previous one. Connect shows no history of an item, so the
+//! previous password would otherwise be lost to programs.
 //!
 //! *Needs* a Connect token (`OP_CONNECT_TOKEN`) with read and write on the vault, or a service
 //! account's (`OP_SERVICE_ACCOUNT_TOKEN`) with `read_items` and `write_items`, and `op` 2.18 or
@@ -21,7 +21,8 @@
 //! - Every step here is a single patch, which Connect carries out as a whole: there is no
 //!   moment at which a password is in no field.
 //! - There is no ETag. Each answer is compared with what was there before; a change beside ours
-//!   stops the run instead of going unnoticed.
+//!   stops the run instead of going unnoticed. What matters most needs no condition: staging only
+//!   adds a field, and promoting removes one by its id, so neither can undo the other by coming late.
 //! - An empty patch is documented to change nothing and answers with the item. `check` uses it
 //!   to find out whether the token may write. That the right is looked at before the patch is
 //!   an inference.
@@ -37,7 +38,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use pgrotate_core::provider::{Finding, Severity, Survey, Vault, VaultState};
+use pgrotate_core::provider::{Entry, Finding, Severity, Survey, Vault, VaultState};
 use pgrotate_core::{CopyId, Error, Kind, Result, RunId, Secret, VersionId};
 use serde::Deserialize;
 use tokio::sync::OnceCell;
@@ -155,9 +156,11 @@ impl Vault for Onepassword {
         let state = before.read()?;
         let refuse =
             |why: String| Error::new(Kind::Conflict, format!("stage a password in {}", self.id)).because(why);
-        if let Some(pending) = state.pending {
+        if let Some(pending) = state.pending.first() {
             return match pending.run {
-                Some(owner) if owner == run && pending.secret == *secret => Ok(()),
+                Some(owner) if owner == run && state.pending.iter().all(|own| own.secret == *secret) => {
+                    Ok(())
+                }
                 Some(owner) if owner == run => Err(refuse("this run has staged another one before".into())),
                 Some(owner) => Err(refuse(format!("a pending password of the run {owner} is there"))
                     .hint(format!("finish it first: pgrotate resume {owner}, or pgrotate abort {owner}"))),
@@ -168,24 +171,21 @@ impl Vault for Onepassword {
         if state.current.is_some_and(|current| current.run == Some(run)) {
             return Err(refuse("this run's password is already the current one".into()));
         }
-        let goals =
-            [(Slot::Pending, Some(secret.clone())), (Slot::PendingRun, Some(Secret::new(run.to_string())))];
-        self.reach(&before, &goals).await.map(drop)
+        self.reach(&before, &[(Slot::Pending(run), Some(secret.clone()))]).await.map(drop)
     }
 
     async fn promote(&self, run: RunId, next: &Secret) -> Result<Option<VersionId>> {
         let before = self.item().await?;
         let state = before.read()?;
-        let Some(pending) =
-            state.pending.filter(|pending| pending.run == Some(run) && pending.secret == *next)
-        else {
-            if state.current.is_some_and(|current| current.run == Some(run) && current.secret == *next) {
-                return Ok(before.version());
+        let ours = |entry: &Entry| entry.run == Some(run) && entry.secret == *next;
+        if !state.pending.iter().any(ours) {
+            if state.current.as_ref().is_some_and(ours) {
+                return self.reach(&before, &[(Slot::Pending(run), None)]).await;
             }
             return Err(Error::new(Kind::Conflict, format!("make the new password current in {}", self.id))
                 .because("the item does not hold this run's password as pending")
                 .hint("somebody changed the item; its history in 1Password has the value"));
-        };
+        }
         let name = |run: RunId| Secret::new(run.to_string());
         let (old, old_run) = match state.current {
             Some(current) => (Some(current.secret), current.run.map(name)),
@@ -196,19 +196,15 @@ impl Vault for Onepassword {
         let goals = [
             (Slot::Previous, old),
             (Slot::PreviousRun, old_run),
-            (Slot::Password, Some(pending.secret)),
+            (Slot::Password, Some(next.clone())),
             (Slot::Run, Some(name(run))),
-            (Slot::Pending, None),
-            (Slot::PendingRun, None),
+            (Slot::Pending(run), None),
         ];
         self.reach(&before, &goals).await
     }
 
     async fn discard(&self, run: RunId) -> Result<()> {
         let before = self.item().await?;
-        if before.read()?.pending.is_none_or(|pending| pending.run != Some(run)) {
-            return Ok(());
-        }
-        self.reach(&before, &[(Slot::Pending, None), (Slot::PendingRun, None)]).await.map(drop)
+        self.reach(&before, &[(Slot::Pending(run), None)]).await.map(drop)
     }
 }

@@ -84,7 +84,7 @@ impl Safe {
         };
         VaultState {
             current: entry(&self.current),
-            pending: entry(&self.pending),
+            pending: entry(&self.pending).into_iter().collect(),
             previous: entry(&self.previous),
             version: Some(VersionId::new(self.writes.to_string())),
             updated_at: None,

@@ -170,7 +170,7 @@ async fn look_at_vault_and_server(rotation: &Rotation, run: Option<RunId>) -> Re
 
 /// A pending password of another run must not be overwritten: it may be the one that works.
 fn foreign_pending(rotation: &Rotation, state: &VaultState, own: Option<RunId>) -> Option<Finding> {
-    let pending = state.pending.as_ref().filter(|pending| own.is_none() || pending.run != own)?;
+    let pending = state.pending.iter().find(|pending| own.is_none() || pending.run != own)?;
     let (owner, mend) = match pending.run {
         Some(run) => (
             format!("the run {run}"),

@@ -66,7 +66,7 @@ fn other_run() -> RunId {
 /// Current, pending and previous password.
 async fn held(vault: &LocalVault) -> [Option<String>; 3] {
     let state = vault.read().await.unwrap();
-    [state.current, state.pending, state.previous]
+    [state.current, state.pending.into_iter().next(), state.previous]
         .map(|entry| entry.map(|entry| entry.secret.expose().to_owned()))
 }
 

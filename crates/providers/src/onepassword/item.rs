@@ -1,6 +1,8 @@
 //! One item as a document: where the versions of the password stand in it, the patch that
 //! brings it where it shall be, and the proof that nothing else has changed.
 
+use std::borrow::Cow;
+
 use jiff::Timestamp;
 use pgrotate_core::provider::{Entry, VaultState};
 use pgrotate_core::{Error, Kind, Result, RunId, Secret, VersionId};
@@ -14,18 +16,19 @@ pub(super) enum Slot {
     Password,
     /// The run that made the current password.
     Run,
-    /// The staged password.
-    Pending,
-    /// The run that staged it.
-    PendingRun,
+    /// What a run has staged. Its name is part of the label: Connect writes without a condition, so a patch that
+    /// arrives late adds a field of its own beside what has been staged since, and each still tells whose it is.
+    Pending(RunId),
     /// The password before.
     Previous,
     /// The run that had made it.
     PreviousRun,
 }
 
-/// The slots that pgrotate adds to an item.
-const OWN: [Slot; 5] = [Slot::Run, Slot::Pending, Slot::PendingRun, Slot::Previous, Slot::PreviousRun];
+/// The slots of one field each that pgrotate adds to an item.
+const OWN: [Slot; 3] = [Slot::Run, Slot::Previous, Slot::PreviousRun];
+/// The beginning of the labels of what is staged.
+const PENDING: &str = "pgrotate pending";
 
 /// What makes a field what it is. The rest (entropy, a one-time code) moves by itself.
 const FIELD_KEYS: [&str; 6] = ["id", "section", "type", "purpose", "label", "value"];
@@ -34,27 +37,31 @@ const ITEM_KEYS: [&str; 7] = ["id", "title", "category", "vault", "urls", "tags"
 
 impl Slot {
     /// The label by which a slot of ours is found: ids are given by the server.
-    pub(super) fn label(self) -> &'static str {
+    pub(super) fn label(self) -> Cow<'static, str> {
         match self {
-            Self::Password => "the password field",
-            Self::Run => "pgrotate run",
-            Self::Pending => "pgrotate pending",
-            Self::PendingRun => "pgrotate pending run",
-            Self::Previous => "pgrotate previous",
-            Self::PreviousRun => "pgrotate previous run",
+            Self::Password => "the password field".into(),
+            Self::Run => "pgrotate run".into(),
+            Self::Pending(run) => format!("{PENDING} {run}").into(),
+            Self::Previous => "pgrotate previous".into(),
+            Self::PreviousRun => "pgrotate previous run".into(),
         }
     }
 
     fn kind(self) -> &'static str {
         match self {
-            Self::Password | Self::Pending | Self::Previous => "CONCEALED",
-            Self::Run | Self::PendingRun | Self::PreviousRun => "STRING",
+            Self::Password | Self::Pending(_) | Self::Previous => "CONCEALED",
+            Self::Run | Self::PreviousRun => "STRING",
         }
+    }
+
+    /// A new field of this slot.
+    fn field(self, value: &Secret) -> Value {
+        json!({"label": self.label(), "type": self.kind(), "value": value.expose()})
     }
 
     /// Whether this label is one of ours.
     pub(super) fn is_own_label(label: &str) -> bool {
-        OWN.iter().any(|slot| slot.label() == label)
+        label.starts_with(PENDING) || OWN.iter().any(|slot| slot.label() == label)
     }
 }
 
@@ -140,21 +147,22 @@ impl Item {
         self.document["fields"].as_array().map_or(&[], Vec::as_slice)
     }
 
-    /// The field of a slot.
+    /// The fields of a slot: at most one, but for what a run has staged.
     ///
     /// # Errors
     /// When more than one could be meant, or the password field is missing.
-    fn field(&self, slot: Slot) -> Result<Option<&Value>> {
+    fn fields_of(&self, slot: Slot) -> Result<Vec<&Value>> {
         if slot == Slot::Password {
-            return self.password_field().map(Some);
+            return self.password_field().map(|field| vec![field]);
         }
-        match self.fields().iter().filter(|field| field["label"] == slot.label()).collect::<Vec<_>>()[..] {
-            [] => Ok(None),
-            [field] => Ok(Some(field)),
-            _ => Err(Error::new(Kind::Ambiguous, format!("find the field \"{}\"", slot.label()))
+        let label = slot.label();
+        let fields: Vec<&Value> = self.fields().iter().filter(|field| field["label"] == *label).collect();
+        if fields.len() > 1 && !matches!(slot, Slot::Pending(_)) {
+            return Err(Error::new(Kind::Ambiguous, format!("find the field \"{label}\""))
                 .because("the item has more than one of this label")
-                .hint("somebody copied it; remove the wrong one in 1Password")),
+                .hint("somebody copied it; remove the wrong one in 1Password"));
         }
+        Ok(fields)
     }
 
     fn password_field(&self) -> Result<&Value> {
@@ -193,13 +201,21 @@ impl Item {
     }
 
     fn value(&self, slot: Slot) -> Result<Option<Secret>> {
-        let text = self.field(slot)?.and_then(|field| field["value"].as_str());
-        Ok(text.filter(|text| !text.is_empty()).map(Secret::new))
+        Ok(self.fields_of(slot)?.into_iter().find_map(held))
     }
 
     fn entry(&self, password: Slot, run: Slot) -> Result<Option<Entry>> {
         let run = self.value(run)?.and_then(|run| run.expose().parse::<RunId>().ok());
         Ok(self.value(password)?.map(|secret| Entry { secret, run }))
+    }
+
+    /// What runs have staged.
+    fn pending(&self) -> Vec<Entry> {
+        let entry = |field: &Value| {
+            let run = field["label"].as_str()?.strip_prefix(PENDING)?.trim();
+            Some(Entry { secret: held(field)?, run: run.parse().ok() })
+        };
+        self.fields().iter().filter_map(entry).collect()
     }
 
     /// What the item holds for the role.
@@ -209,7 +225,7 @@ impl Item {
     pub(super) fn read(&self) -> Result<VaultState> {
         Ok(VaultState {
             current: self.entry(Slot::Password, Slot::Run)?,
-            pending: self.entry(Slot::Pending, Slot::PendingRun)?,
+            pending: self.pending(),
             previous: self.entry(Slot::Previous, Slot::PreviousRun)?,
             version: self.version(),
             updated_at: self.updated_at(),
@@ -223,28 +239,29 @@ impl Item {
     pub(super) fn patch(&self, goals: &[Goal]) -> Result<Patch> {
         let mut operations = Vec::new();
         for (slot, goal) in goals {
-            let field = self.field(*slot)?;
-            let id = match field.map(|field| field["id"].as_str()) {
-                Some(None) => {
-                    return Err(Error::new(Kind::Corrupt, format!("change \"{}\"", slot.label()))
-                        .because("1Password shows the field without an id"));
-                }
-                Some(id) => id,
-                None => None,
+            let fields = self.fields_of(*slot)?;
+            let id = |field: &Value| match field["id"].as_str() {
+                Some(id) => Ok(id.to_owned()),
+                None => Err(Error::new(Kind::Corrupt, format!("change \"{}\"", slot.label()))
+                    .because("1Password shows the field without an id")),
             };
-            let present = field.and_then(|field| field["value"].as_str());
-            operations.extend(match (id, goal) {
-                (None, None) => None,
-                (Some(_), Some(goal)) if present == Some(goal.expose()) => None,
-                // `replace` needs a value to be there, and 1Password leaves empty ones out.
-                (Some(id), Some(goal)) => {
-                    let op = if present.is_some() { "replace" } else { "add" };
-                    Some(json!({"op": op, "path": pointer(id, "/value"), "value": goal.expose()}))
+            let Some(goal) = goal else {
+                for field in fields {
+                    operations.push(json!({"op": "remove", "path": pointer(&id(field)?, "")}));
                 }
-                (Some(id), None) => Some(json!({"op": "remove", "path": pointer(id, "")})),
-                (None, Some(goal)) => Some(json!({"op": "add", "path": "/fields", "value": {
-                    "label": slot.label(), "type": slot.kind(), "value": goal.expose(),
-                }})),
+                continue;
+            };
+            if fields.iter().any(|field| field["value"] == goal.expose()) {
+                continue;
+            }
+            operations.push(match (slot, &fields[..]) {
+                // `replace` needs a value to be there, and 1Password leaves empty ones out.
+                (Slot::Password | Slot::Run | Slot::Previous | Slot::PreviousRun, [field, ..]) => {
+                    let op = if field["value"].is_string() { "replace" } else { "add" };
+                    json!({"op": op, "path": pointer(&id(field)?, "/value"), "value": goal.expose()})
+                }
+                // What is staged comes beside what is there: that may be what the server has.
+                _ => json!({"op": "add", "path": "/fields", "value": slot.field(goal)}),
             });
         }
         Ok(Patch(Value::Array(operations)))
@@ -257,21 +274,24 @@ impl Item {
     pub(super) fn edited(&self, goals: &[Goal]) -> Result<Self> {
         let mut edited = Self::new(self.document.clone(), self.choice.clone());
         for (slot, goal) in goals {
-            let at = match self.field(*slot)? {
-                Some(field) => edited.fields().iter().position(|own| own["id"] == field["id"]),
-                None => None,
-            };
+            let ids: Vec<&Value> = self.fields_of(*slot)?.iter().map(|field| &field["id"]).collect();
             let Value::Array(fields) = &mut edited.document["fields"] else {
                 return Err(Error::new(Kind::Corrupt, format!("change \"{}\"", slot.label()))
                     .because("1Password shows the item without fields"));
             };
-            match (at, goal) {
-                (None, None) => {}
-                (Some(at), Some(goal)) => fields[at]["value"] = goal.expose().into(),
-                (Some(at), None) => wipe(&mut fields.remove(at)),
-                (None, Some(goal)) => {
-                    fields.push(json!({"label": slot.label(), "type": slot.kind(), "value": goal.expose()}))
-                }
+            let own = |field: &&mut Value| ids.contains(&&field["id"]);
+            match goal {
+                None => fields.retain_mut(|field| {
+                    let goes = own(&field);
+                    if goes {
+                        wipe(field);
+                    }
+                    !goes
+                }),
+                Some(goal) => match fields.iter_mut().find(own) {
+                    Some(field) => field["value"] = goal.expose().into(),
+                    None => fields.push(slot.field(goal)),
+                },
             }
         }
         Ok(edited)
@@ -308,7 +328,15 @@ impl Item {
     /// When a field can't be told from another.
     pub(super) fn deviation(&self, before: &Self, goals: &[Goal]) -> Result<Option<String>> {
         for (slot, goal) in goals {
-            if self.value(*slot)? != *goal {
+            let now = self.fields_of(*slot)?;
+            let reached = match goal {
+                Some(goal) => now.iter().any(|field| field["value"] == goal.expose()),
+                // What arrives at the same moment is a matter for the next look.
+                None => {
+                    before.fields_of(*slot)?.iter().all(|old| now.iter().all(|new| new["id"] != old["id"]))
+                }
+            };
+            if !reached {
                 return Ok(Some(format!("\"{}\" is not what was written", slot.label())));
             }
         }
@@ -328,7 +356,7 @@ impl Item {
 
     fn changed_field(&self, before: &Self, goals: &[Goal]) -> Result<Option<String>> {
         let is_goal = |field: &Value| {
-            let own = |slot: &Slot| *slot != Slot::Password && field["label"] == slot.label();
+            let own = |slot: &Slot| *slot != Slot::Password && field["label"] == *slot.label();
             goals.iter().any(|(slot, _)| own(slot))
         };
         let password = before.password_field()?["id"].clone();
@@ -345,6 +373,11 @@ impl Item {
         let gone = gone.map(|field| format!("the field \"{}\" changed", name_of(field)));
         Ok(gone.or_else(|| (new.len() != old.len()).then(|| "a field came or went".to_owned())))
     }
+}
+
+/// What stands in a field.
+fn held(field: &Value) -> Option<Secret> {
+    field["value"].as_str().filter(|text| !text.is_empty()).map(Secret::new)
 }
 
 /// An absent attribute and an empty one are the same to 1Password.

@@ -29,6 +29,10 @@ enum Trouble {
     Refused(u16),
 }
 
+fn pending_of(run: &str) -> String {
+    format!("pgrotate pending {run}")
+}
+
 fn item() -> Value {
     json!({
         "id": ITEM, "title": TITLE, "category": "DATABASE", "vault": {"id": VAULT}, "version": 7,
@@ -163,8 +167,8 @@ async fn a_password_is_staged_then_promoted_in_one_patch_each() {
 
     vault.stage(run(), &Secret::new("new-canary")).await.unwrap();
     let state = vault.read().await.unwrap();
-    let pending = state.pending.unwrap();
-    assert_eq!((pending.secret, pending.run), (Secret::new("new-canary"), Some(run())));
+    let [pending] = &state.pending[..] else { panic!("one is staged") };
+    assert_eq!((&pending.secret, pending.run), (&Secret::new("new-canary"), Some(run())));
     assert_eq!(state.current.unwrap().secret, Secret::new("old-canary"));
     assert_eq!(state.version, Some(VersionId::from("8")));
 
@@ -179,7 +183,7 @@ async fn a_password_is_staged_then_promoted_in_one_patch_each() {
     let (current, previous) = (state.current.unwrap(), state.previous.unwrap());
     assert_eq!((current.secret, current.run), (Secret::new("new-canary"), Some(run())));
     assert_eq!((previous.secret, previous.run), (Secret::new("old-canary"), None));
-    assert!(state.pending.is_none() && world.field("pgrotate pending run").is_none());
+    assert!(state.pending.is_empty() && world.field(&pending_of(RUN)).is_none());
     assert_eq!(world.field("password").as_deref(), Some("new-canary"));
     assert_eq!(world.item.lock().unwrap()["fields"][3], untouched);
 
@@ -234,10 +238,9 @@ async fn another_runs_pending_password_is_left_alone() {
     assert_eq!(error.kind(), Kind::Conflict);
     assert!(error.hints()[0].contains(&format!("pgrotate resume {OTHER_RUN}")));
     vault.discard(run()).await.unwrap();
-    assert_eq!(world.field("pgrotate pending").as_deref(), Some("theirs"));
+    assert_eq!(world.field(&pending_of(OTHER_RUN)).as_deref(), Some("theirs"));
     vault.discard(other).await.unwrap();
-    assert_eq!(world.field("pgrotate pending"), None);
-    assert_eq!(world.field("pgrotate pending run"), None);
+    assert_eq!(world.field(&pending_of(OTHER_RUN)), None);
 }
 
 #[tokio::test]
@@ -267,12 +270,47 @@ async fn a_change_beside_ours_is_noticed_and_named_without_values() {
 async fn a_blanked_field_of_ours_is_used_again() {
     let mut blank = item();
     blank["fields"].as_array_mut().unwrap().push(
-        json!({"id": "p1", "type": "CONCEALED", "label": "pgrotate pending", "section": {"id": "add more"}}),
+        json!({"id": "p1", "type": "CONCEALED", "label": "pgrotate previous", "section": {"id": "add more"}}),
     );
     let world = World::start(blank).await;
-    world.vault(None).stage(run(), &Secret::new("new")).await.unwrap();
-    assert_eq!(world.field("pgrotate pending").as_deref(), Some("new"));
-    assert_eq!(world.field("pgrotate pending run").as_deref(), Some(RUN));
+    let (vault, secret) = (world.vault(None), Secret::new("new"));
+    vault.stage(run(), &secret).await.unwrap();
+    vault.promote(run(), &secret).await.unwrap();
+    assert_eq!(world.field("pgrotate previous").as_deref(), Some("old-canary"));
+    assert_eq!(world.item.lock().unwrap()["fields"].as_array().unwrap().len(), 4 + 2);
+}
+
+/// Connect writes without a condition: what comes late must not take the place of what the server has.
+#[tokio::test]
+async fn a_first_try_that_arrives_late_replaces_nothing_and_goes_with_the_promotion() {
+    let world = World::start(item()).await;
+    let vault = world.vault(None);
+    let second = Secret::new("second");
+    vault.stage(run(), &second).await.unwrap();
+    let late = json!([{"op": "add", "path": "/fields", "value":
+        {"label": pending_of(RUN), "type": "CONCEALED", "value": "first"}}]);
+    let patch = world.fake.calls().into_iter().find(|call| call.method == "PATCH").unwrap();
+    assert_eq!(
+        patch.body.replace("second", "first"),
+        late.to_string(),
+        "what `stage` sends, whatever is there"
+    );
+    let arrives = || patched(&late, &mut world.item.lock().unwrap(), &mut Trouble::None);
+    let _ = arrives();
+    let staged: Vec<_> = vault.read().await.unwrap().pending.into_iter().map(|entry| entry.run).collect();
+    assert_eq!(staged, [Some(run()), Some(run())]);
+    let current = |state: VaultState| state.current.unwrap().secret;
+    for _ in ["before the promotion", "after it"] {
+        vault.promote(run(), &second).await.unwrap();
+        let state = vault.read().await.unwrap();
+        assert!(state.pending.is_empty());
+        assert_eq!(current(state), second);
+        let _ = arrives();
+    }
+    vault.discard(run()).await.unwrap();
+    let state = vault.read().await.unwrap();
+    assert!(state.pending.is_empty());
+    assert_eq!(current(state), second);
 }
 
 #[tokio::test]
@@ -359,7 +397,7 @@ async fn the_password_field_is_found_by_purpose_id_or_label() {
 async fn two_fields_of_our_label_are_ambiguous() {
     let mut twice = item();
     for id in ["p1", "p2"] {
-        let field = json!({"id": id, "type": "CONCEALED", "label": "pgrotate pending", "value": "x"});
+        let field = json!({"id": id, "type": "CONCEALED", "label": "pgrotate previous", "value": "x"});
         twice["fields"].as_array_mut().unwrap().push(field);
     }
     let vault = World::start(twice).await.vault(None);

@@ -103,8 +103,8 @@ async fn what_can_not_be_found() {
             "two of pgrotate's own",
             json!([
                 field("p", "password", "PASSWORD"),
-                field("a", "pgrotate pending", ""),
-                field("b", "pgrotate pending", "")
+                field("a", "pgrotate previous", ""),
+                field("b", "pgrotate previous", "")
             ]),
             Kind::Ambiguous,
         ),
