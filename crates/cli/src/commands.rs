@@ -9,6 +9,7 @@ mod init;
 mod man;
 mod plan;
 mod resume;
+mod rollback;
 mod rotate;
 mod status;
 mod vault;
@@ -27,6 +28,7 @@ pub(crate) enum Command {
     Rotate(rotate::Args),
     Resume(resume::Args),
     Abort(abort::Args),
+    Rollback(rollback::Args),
     Status(status::Args),
     History(history::Args),
     Vault(vault::Args),
@@ -43,6 +45,7 @@ pub(crate) async fn run(app: &App, command: Command) -> Result<Status, Failure> 
         Command::Rotate(args) => rotate::run(app, args).await,
         Command::Resume(args) => resume::run(app, args).await,
         Command::Abort(args) => abort::run(app, args).await,
+        Command::Rollback(args) => rollback::run(app, args).await,
         Command::Status(args) => status::run(app, args).await,
         Command::History(args) => history::run(app, args).await,
         Command::Vault(args) => vault::run(app, args).await,

@@ -199,6 +199,7 @@ impl Config {
             consumers: parts.consumers.into_iter().map(|own| own.value).collect(),
             verifications: parts.verifications.into_iter().map(|own| own.value).collect(),
             soak: None,
+            back: None,
             recorders: parts.recorders.into_iter().map(|own| own.value).collect(),
             key: deps.key,
             clock: deps.clock,

@@ -135,7 +135,11 @@ pub(crate) fn summary(state: &RunState, end: &End) {
     let (run, environment) = (state.run, &state.plan().environment);
     match end {
         End::Done => {
-            out(&format!("{} {environment}: rotated and proven, run {run}\n\n", styled(GREEN, "done")))
+            let what = match state.plan().back() {
+                None => "rotated and proven".to_owned(),
+                Some(back) => format!("the password from before {} is back and proven", back.run),
+            };
+            out(&format!("{} {environment}: {what}, run {run}\n\n", styled(GREEN, "done")));
         }
         End::Aborted if state.outcome == Some(RunOutcome::Done) => out(&format!(
             "{environment}: run {run} is done; what it may have left in the vault of record is dropped\n"

@@ -213,6 +213,9 @@ pub struct RunHeading {
     pub run: RunId,
     /// Of which environment.
     pub environment: Environment,
+    /// Under which lease it began. Of one environment the newest run has the highest; a run's id tells only what
+    /// the clock said.
+    pub generation: Generation,
 }
 
 /// Where events are kept.
@@ -272,11 +275,19 @@ impl Journal for MemoryJournal {
     async fn runs(&self, environment: Option<&Environment>) -> Result<Vec<RunHeading>> {
         let inner = self.inner.lock().expect("no holder of this lock panics");
         let of_interest = |own: &Environment| environment.is_none_or(|wanted| wanted == own);
+        let begun = |records: &[Record]| match &records.first()?.event {
+            Event::RunStarted(start) => Some(start.generation),
+            _ => None,
+        };
         Ok(inner
             .iter()
             .rev()
             .filter(|(_, (own, _))| of_interest(own))
-            .map(|(run, (own, _))| RunHeading { run: *run, environment: own.clone() })
+            .map(|(run, (own, records))| RunHeading {
+                run: *run,
+                environment: own.clone(),
+                generation: begun(records).unwrap_or_default(),
+            })
             .collect())
     }
 }

@@ -357,6 +357,7 @@ pub fn rotation(memory: &Memory, clock: &Arc<dyn Clock>, entropy: &Arc<dyn Entro
         consumers: vec![BoundConsumer { consumer: Box::new(memory.clone()), waits_for: vec![url_copy()] }],
         verifications: vec![Box::new(memory.clone())],
         soak: None,
+        back: None,
         recorders: vec![Box::new(memory.clone())],
         key: FingerprintKey::new([1; 32]),
         clock: Arc::clone(clock),

@@ -10,8 +10,8 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use crate::ids::{CopyId, Environment, StepId};
-use crate::secret::hex;
+use crate::ids::{CopyId, Environment, RunId, StepId};
+use crate::secret::{Fingerprint, hex};
 
 /// The version of the plan's own form.
 pub const FORMAT: u16 = 1;
@@ -32,6 +32,11 @@ pub enum Action {
     Check,
     /// Makes a password and stores it as pending in the vault of record.
     Stage,
+    /// Stores an earlier password as pending in the vault of record, instead of a new one.
+    StagePrevious {
+        /// Which.
+        back: Back,
+    },
     /// Gives it to the authority. The point of no return.
     Install,
     /// Logs in with it.
@@ -87,7 +92,7 @@ impl Action {
     pub fn kind(&self) -> &'static str {
         match self {
             Self::Check => "check",
-            Self::Stage => "stage",
+            Self::Stage | Self::StagePrevious { .. } => "stage",
             Self::Install => "install",
             Self::Prove => "prove",
             Self::Promote => "promote",
@@ -133,6 +138,15 @@ impl Action {
             None => verb.to_owned(),
         })
     }
+}
+
+/// Where a rollback leads: to the password from before a run.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Back {
+    /// The run that is taken back.
+    pub run: RunId,
+    /// The mark of the password from before it.
+    pub to: Fingerprint,
 }
 
 /// One effect of a plan.
@@ -188,6 +202,14 @@ impl Plan {
     /// The steps of one kind.
     pub fn of_kind<'a>(&'a self, kind: &'a str) -> impl Iterator<Item = &'a Step> {
         self.steps.iter().filter(move |step| step.action.kind() == kind)
+    }
+
+    /// Where it leads back to, if it is a rollback.
+    pub fn back(&self) -> Option<&Back> {
+        self.steps.iter().find_map(|step| match &step.action {
+            Action::StagePrevious { back } => Some(back),
+            _ => None,
+        })
     }
 
     /// What is wrong with the plan, if anything: a name used twice, or a step that waits for
@@ -249,6 +271,8 @@ pub struct Outline {
     pub verifications: Vec<VerificationOutline>,
     /// How long to wait before everything is proven a second time; `None` proves it once.
     pub soak: Option<Duration>,
+    /// The earlier password that shall be brought back, instead of a new one.
+    pub back: Option<Back>,
     /// The recorders.
     pub recorders: Vec<String>,
 }

@@ -362,6 +362,9 @@ pub trait Verification: Send + Sync {
 pub struct Story {
     /// The run.
     pub run: RunId,
+    /// The run that it takes back, if it is a rollback.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub takes_back: Option<RunId>,
     /// The environment.
     pub environment: Environment,
     /// Who asked for it.

@@ -15,7 +15,7 @@ use crate::ids::{CopyId, Environment};
 use crate::journal::Outcome;
 use crate::keyring::{Keyring, Keys};
 use crate::password::Policy;
-use crate::plan::{Action, ConsumerOutline, CopyOutline, Outline, Plan, Step, VerificationOutline};
+use crate::plan::{Action, Back, ConsumerOutline, CopyOutline, Outline, Plan, Step, VerificationOutline};
 use crate::provider::{Authority, Consumer, Recorder, Sink, Vault, Verification, Verifier};
 use crate::run::RunState;
 use crate::secret::FingerprintKey;
@@ -65,6 +65,8 @@ pub struct Rotation {
     pub verifications: Vec<Box<dyn Verification>>,
     /// How long to wait before everything is proven a second time; `None` proves it once.
     pub soak: Option<Duration>,
+    /// The earlier password that shall be brought back, instead of a new one.
+    pub back: Option<Back>,
     /// The recorders.
     pub recorders: Vec<Box<dyn Recorder>>,
     /// Marks passwords.
@@ -111,6 +113,7 @@ impl Rotation {
                 })
                 .collect(),
             soak: self.soak,
+            back: self.back.clone(),
             recorders: self.recorders.iter().map(|own| own.id().to_owned()).collect(),
         }
     }
@@ -153,7 +156,7 @@ impl World for Rotation {
     async fn perform(&self, step: &Step, run: &RunState) -> Result<Outcome> {
         match step.action.proof() {
             Action::Check => steps::check::perform(self, run).await,
-            Action::Stage => steps::stage::perform(self, step, run).await,
+            Action::Stage | Action::StagePrevious { .. } => steps::stage::perform(self, step, run).await,
             Action::Install => steps::install::perform(self, step, run).await,
             Action::Prove => steps::prove::perform(self, run).await,
             Action::Promote => steps::promote::perform(self, run).await,

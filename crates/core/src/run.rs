@@ -349,6 +349,16 @@ impl RunState {
         })
     }
 
+    /// Whether the vault of record calls the run's password current.
+    pub fn has_promoted(&self) -> bool {
+        self.plan().of_kind("promote").all(|step| self.status(&step.id) == StepStatus::Done)
+    }
+
+    /// Whether the run is over and everything is as it was before.
+    pub fn changed_nothing(&self) -> bool {
+        matches!(self.outcome, Some(RunOutcome::Failed | RunOutcome::Aborted))
+    }
+
     /// Whether the vault of record may hold a pending password of this run.
     pub fn may_have_staged(&self) -> bool {
         self.plan().of_kind("stage").any(|step| self.step(&step.id).attempts > 0)

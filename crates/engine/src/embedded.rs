@@ -6,9 +6,10 @@ use std::time::Duration;
 
 use pgrotate_core::env::{Clock, Entropy};
 use pgrotate_core::executor::{End, Executor, Patience};
-use pgrotate_core::journal::{Journal, Start, fenced};
+use pgrotate_core::journal::{Journal, RunHeading, Start, fenced};
 use pgrotate_core::lease::{Lease, Leases, TERM};
 use pgrotate_core::observer::{Observer, Progress};
+use pgrotate_core::plan::{Back, Plan};
 use pgrotate_core::rotation::Rotation;
 use pgrotate_core::run::{Phase, RunState};
 use pgrotate_core::{Environment, Error, Kind, Result, RunId};
@@ -66,14 +67,14 @@ impl Embedded {
     /// Rotates.
     ///
     /// # Errors
-    /// [`Trouble::Before`] when another run of the environment is not over or somebody else holds the
-    /// lease; [`Trouble::During`] when the journal fails after the run has begun.
+    /// [`Trouble::Before`] when another run of the environment is not over (but for the one that is taken back) or
+    /// somebody else holds the lease; [`Trouble::During`] when the journal fails after the run has begun.
     pub async fn start(&self, rotation: &Rotation, wish: Wish) -> Result<(RunId, End), Trouble> {
         let plan = rotation.plan();
         let run = RunId::generate(self.clock.now(), &*self.entropy);
         let lease = self.lease(&plan.environment, run).await?;
         let work = async {
-            self.refuse_second(&plan.environment).await?;
+            self.refuse_second(&plan).await?;
             let start = Start {
                 plan,
                 generation: lease.generation,
@@ -99,6 +100,7 @@ impl Embedded {
         same_place(rotation, &self.state(run).await?)?;
         let lease = self.lease(&rotation.environment, run).await?;
         let work = self.guarded(rotation, &lease, async |executor| {
+            self.refuse_overtaken(run).await?;
             let mut state = executor.take_over(run, &lease).await?;
             executor.drive(&mut state, &lease).await.map_err(|error| Trouble::During(run, error))
         });
@@ -115,7 +117,7 @@ impl Embedded {
         let state = self.state(run).await?;
         same_place(rotation, &state)?;
         let lease = self.lease(&rotation.environment, run).await?;
-        let over = state.phase == Phase::Finished;
+        let over = state.phase == Phase::Finished || self.overtaken_by(&state).await?.is_some();
         let work = self.guarded(rotation, &lease, async |executor| {
             if over {
                 // Its answer may have been lost, and its write have come late.
@@ -175,9 +177,14 @@ impl Embedded {
     }
 
     /// A run that is not over would be overtaken, with a pending password of its own.
-    async fn refuse_second(&self, environment: &Environment) -> Result<()> {
+    async fn refuse_second(&self, plan: &Plan) -> Result<()> {
+        let environment = &plan.environment;
         match self.unfinished(Some(environment)).await?.into_iter().next() {
             None => Ok(()),
+            // What is taken back need not come to its end first: often it can't.
+            Some(state) if plan.back().is_some_and(|back| back.run == state.run) && state.has_promoted() => {
+                Ok(())
+            }
             Some(state) => {
                 let run = state.run;
                 let error = Error::new(Kind::BadState, format!("start rotating {environment}"))
@@ -192,19 +199,83 @@ impl Embedded {
         }
     }
 
+    /// Where a rollback of this run leads.
+    ///
+    /// # Errors
+    /// When it changed nothing, or has not come far enough.
+    pub async fn way_back(&self, run: RunId) -> Result<Back> {
+        let state = self.state(run).await?;
+        let refuse = |why: &str| Error::new(Kind::BadState, format!("take the run {run} back")).because(why);
+        if state.changed_nothing() {
+            return Err(refuse("it changed nothing"));
+        }
+        if !state.has_promoted() {
+            let error =
+                refuse("it is not over, and the vault of record does not call its password current yet")
+                    .hint(format!("go on with it: pgrotate resume {run}"));
+            return Err(match state.past_point_of_no_return() {
+                true => error,
+                false => error.hint(format!("or call it off: pgrotate abort {run}")),
+            });
+        }
+        let before = state.outcome_of("stage").and_then(|outcome| outcome.previous.clone());
+        let to = before.ok_or_else(|| refuse("the vault of record held no password before it"))?;
+        Ok(Back { run, to })
+    }
+
+    /// The run that has changed the environment since, or is about to.
+    ///
+    /// # Errors
+    /// When the journal can't be read.
+    pub async fn overtaken_by(&self, state: &RunState) -> Result<Option<RunId>> {
+        for heading in self.newest_first(Some(&state.plan().environment)).await? {
+            if heading.generation <= state.start.generation {
+                break;
+            }
+            if !self.state(heading.run).await?.changed_nothing() {
+                return Ok(Some(heading.run));
+            }
+        }
+        Ok(None)
+    }
+
+    async fn refuse_overtaken(&self, run: RunId) -> Result<()> {
+        let state = self.state(run).await?;
+        match self.overtaken_by(&state).await? {
+            Some(by) if state.phase != Phase::Finished => {
+                Err(Error::new(Kind::BadState, format!("go on with the run {run}"))
+                    .because(format!("the run {by} has taken it back"))
+                    .hint(format!("what came of that: pgrotate history {by}")))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// The runs, each environment's newest first.
+    async fn newest_first(&self, environment: Option<&Environment>) -> Result<Vec<RunHeading>> {
+        let mut headings = self.store.runs(environment).await?;
+        headings.sort_by_key(|heading| std::cmp::Reverse(heading.generation));
+        Ok(headings)
+    }
+
     /// The runs that are not over. An environment has one at most, its newest: a run begins
-    /// only when those before it are over, so an old entry that is damaged is nobody's trouble.
+    /// only when those before it are over, but for the one that it takes back. So an old entry that is damaged is
+    /// nobody's trouble.
     ///
     /// # Errors
     /// When the journal can't be read.
     pub async fn unfinished(&self, environment: Option<&Environment>) -> Result<Vec<RunState>> {
         let mut open = Vec::new();
         let mut seen = Vec::new();
-        for heading in self.store.runs(environment).await? {
+        for heading in self.newest_first(environment).await? {
             if seen.contains(&heading.environment) {
                 continue;
             }
             let state = self.state(heading.run).await?;
+            // A rollback that came to nothing leaves what it was to take back as it was.
+            if state.changed_nothing() && state.plan().back().is_some() {
+                continue;
+            }
             if state.phase != Phase::Finished {
                 open.push(state);
             }
@@ -234,9 +305,12 @@ impl Embedded {
     }
 }
 
-/// A run is carried on only where it began: under the same name another configuration, or an
-/// edited one, may mean another server.
-fn same_place(rotation: &Rotation, state: &RunState) -> Result<()> {
+/// A run is carried on, and taken back, only where it began: under the same name another configuration,
+/// or an edited one, may mean another server.
+///
+/// # Errors
+/// When the rotation leads to another server or another vault of record.
+pub fn same_place(rotation: &Rotation, state: &RunState) -> Result<()> {
     let (then, now) = (state.plan(), rotation.plan());
     let differs = [
         ("target", then.target.as_str(), now.target.as_str()),

@@ -157,17 +157,22 @@ impl Journal for SqliteStore {
         self.transaction(move |transaction| {
             let mut select = transaction
                 .prepare_cached(
-                    "SELECT run, environment FROM entries WHERE seq = 0 AND (?1 IS NULL OR environment = ?1) \
+                    "SELECT run, environment, generation FROM entries WHERE seq = 0 AND (?1 IS NULL OR environment = ?1) \
                      ORDER BY run DESC",
                 )
                 .map_err(|error| damaged(&error))?;
             let rows = select
-                .query_map([wanted], |row| Ok((row.get::<_, String>(0)?, row.get::<_, String>(1)?)))
+                .query_map([wanted], |row| {
+                    Ok((row.get::<_, String>(0)?, row.get::<_, String>(1)?, row.get::<_, i64>(2)?))
+                })
                 .map_err(|error| damaged(&error))?;
             rows.map(|row| {
-                let (run, environment) = row.map_err(|error| damaged(&error))?;
+                let (run, environment, generation) = row.map_err(|error| damaged(&error))?;
                 let run = run.parse().map_err(|_| unreadable("it has a run without a proper id"))?;
-                Ok(RunHeading { run, environment: Environment::new(environment) })
+                let generation =
+                    u64::try_from(generation).map_err(|_| unreadable("it has a negative generation"))?;
+                let (environment, generation) = (Environment::new(environment), Generation(generation));
+                Ok(RunHeading { run, environment, generation })
             })
             .collect()
         })

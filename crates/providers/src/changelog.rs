@@ -170,7 +170,10 @@ fn row(story: &Story) -> String {
         // To the second: fractions are noise to a reader.
         story.proven_at.strftime("%Y-%m-%dT%H:%M:%SZ").to_string(),
         cell(story.environment.as_str()),
-        cell(&story.operator),
+        match story.takes_back {
+            None => cell(&story.operator),
+            Some(run) => cell(&format!("{}, takes back {run}", story.operator)),
+        },
         story.ticket.as_deref().map_or_else(|| "–".to_owned(), cell),
         cell(&story.run.to_string()),
         if ids.is_empty() { "–".to_owned() } else { ids.join("<br>") },

@@ -225,6 +225,7 @@ pub(crate) fn story(ticket: Option<&str>) -> Story {
     let secret_id = "https://kv-mindwell-dev.vault.azure.net/secrets/database-url/0123456789abcdef";
     Story {
         run: run(),
+        takes_back: None,
         environment: Environment::from("dev"),
         operator: "ada".into(),
         ticket: ticket.map(str::to_owned),

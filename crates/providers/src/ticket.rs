@@ -6,7 +6,13 @@ use pgrotate_core::provider::Story;
 
 /// The headline.
 pub(crate) fn headline(story: &Story) -> String {
-    format!("The PostgreSQL password of {} has been rotated", story.environment)
+    let environment = &story.environment;
+    match story.takes_back {
+        None => format!("The PostgreSQL password of {environment} has been rotated"),
+        Some(run) => {
+            format!("The PostgreSQL password of {environment} is again the one from before the run {run}")
+        }
+    }
 }
 
 /// The facts of a run as names and texts, one a line. There is no value among them.

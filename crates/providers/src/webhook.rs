@@ -166,8 +166,15 @@ impl Recorder for Webhook {
 /// The news in one sentence. The run's id makes a second one recognisable.
 fn sentence(story: &Story) -> String {
     let Story { environment, target, operator, run, .. } = story;
-    let mut text =
-        format!("The PostgreSQL password of {target} ({environment}) was rotated by {operator}; run {run}");
+    let mut text = match story.takes_back {
+        None => format!(
+            "The PostgreSQL password of {target} ({environment}) was rotated by {operator}; run {run}"
+        ),
+        Some(other) => format!(
+            "The PostgreSQL password of {target} ({environment}) was taken back by {operator} to the one from before \
+             the run {other}; run {run}"
+        ),
+    };
     if let Some(ticket) = &story.ticket {
         write!(text, ", ticket {ticket}").expect("writing to a String can't fail");
     }

@@ -349,6 +349,7 @@ pub(crate) fn rotation(wire: &Wire, soak: bool) -> Rotation {
         consumers: vec![BoundConsumer { consumer: vendor(), waits_for: vec![places[0].0.clone()] }],
         copies,
         verifications: vec![vendor()],
+        back: None,
         soak: soak.then(|| std::time::Duration::from_secs(60)),
         recorders: vec![vendor()],
         key: FingerprintKey::new([1; 32]),

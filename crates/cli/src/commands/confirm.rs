@@ -34,7 +34,11 @@ fn question(plans: &[&Plan]) -> String {
     let each = plans.iter().map(|plan| {
         format!("{} ({} steps, plan {})", plan.environment, plan.steps.len(), plan.hash().short())
     });
-    format!("Rotate {}?", each.collect::<Vec<_>>().join(", then "))
+    let each = each.collect::<Vec<_>>().join(", then ");
+    match plans.first().and_then(|plan| plan.back()) {
+        None => format!("Rotate {each}?"),
+        Some(back) => format!("Take the run {} back in {each}?", back.run),
+    }
 }
 
 /// Asks a person, if there is one. One who can't see the question has agreed by calling the program.
@@ -50,7 +54,7 @@ fn agreed(question: &str) -> bool {
 fn by_hash(plan: &Plan, answers: &mut impl BufRead) -> Result<(), Error> {
     let hash = plan.hash();
     display::err(&format!(
-        "{}: {} steps on {}, plan {hash}\ntype the first {DIGITS} digits of the plan's hash to rotate it: ",
+        "{}: {} steps on {}, plan {hash}\ntype the first {DIGITS} digits of the plan's hash to begin: ",
         display::bold(plan.environment.as_str()),
         plan.steps.len(),
         plan.target,
@@ -74,9 +78,16 @@ fn refusal(plan: &Plan, why: &str) -> Error {
         Action::Soak { seconds } => Some(format!(" --soak {seconds}s")),
         _ => None,
     });
-    Error::new(Kind::Blocked, format!("rotate {environment}"))
+    let soak = soak.unwrap_or_default();
+    let (operation, look) = match plan.back() {
+        None => (format!("rotate {environment}"), format!("plan {environment}{soak}")),
+        Some(back) => {
+            (format!("take the run {} back", back.run), format!("rollback {} --plan{soak}", back.run))
+        }
+    };
+    Error::new(Kind::Blocked, operation)
         .because(why)
-        .hint(format!("look at what it would do: pgrotate plan {environment}{}", soak.unwrap_or_default()))
+        .hint(format!("look at what it would do: pgrotate {look}"))
         .hint("a script passes the hash of the plan on stdin, or `--yes`; nothing has begun")
 }
 
@@ -98,6 +109,7 @@ mod tests {
             consumers: vec![],
             verifications: vec![],
             soak: None,
+            back: None,
             recorders: vec![],
         })
     }

@@ -26,20 +26,28 @@ pub(crate) async fn run(app: &App, args: Args) -> Result<Status, Failure> {
     let engine = app.engine(Arc::new(Unobserved))?;
     if let Some(run) = args.run {
         let state = engine.state(run).await?;
+        let standing = standing(&state, engine.overtaken_by(&state).await?);
         match app.json {
-            true => display::json(&json!({ "run": heading(&state), "steps": steps(&state) })),
-            false => display::out(&one(&state)),
+            true => display::json(&json!({ "run": heading(&state, &standing), "steps": steps(&state) })),
+            false => display::out(&one(&state, &standing)),
         }
         return Ok(Status::Done);
     }
     let environment = args.environment.map(pgrotate_core::Environment::new);
-    let states = engine.history(environment.as_ref()).await?;
+    let mut states = Vec::new();
+    for state in engine.history(environment.as_ref()).await? {
+        let overtaken = match state.phase {
+            Phase::Finished => None,
+            _ => engine.overtaken_by(&state).await?,
+        };
+        states.push((standing(&state, overtaken), state));
+    }
     if app.json {
-        states.iter().for_each(|state| display::json(&heading(state)));
+        states.iter().for_each(|(standing, state)| display::json(&heading(state, standing)));
     } else if states.is_empty() {
         display::out("no run yet\n");
     } else {
-        let rows = states.iter().map(row).collect();
+        let rows = states.iter().map(|(standing, state)| row(state, standing)).collect();
         display::out(&format!(
             "{}\n",
             table(&["run", "environment", "begun", "outcome", "took", "operator", "ticket"], rows)
@@ -48,37 +56,42 @@ pub(crate) async fn run(app: &App, args: Args) -> Result<Status, Failure> {
     Ok(Status::Done)
 }
 
-/// How a run stands, in one word.
-pub(crate) fn standing(state: &RunState) -> &'static str {
-    match (state.phase, state.outcome) {
+/// How a run stands, in a word or two; `overtaken` is the run that has taken it back, if one has.
+fn standing(state: &RunState, overtaken: Option<RunId>) -> String {
+    let word = match (state.phase, state.outcome) {
         (_, Some(RunOutcome::Done)) => "done",
         (_, Some(RunOutcome::Failed)) => "failed",
         (_, Some(RunOutcome::Aborted)) => "aborted",
         (Phase::Parked, _) => "parked",
         (Phase::Aborting, _) => "aborting",
         _ => "not over",
+    };
+    match overtaken.filter(|_| state.phase != Phase::Finished) {
+        None => word.to_owned(),
+        Some(_) => format!("{word}, taken back"),
     }
 }
 
-fn row(state: &RunState) -> Vec<String> {
+fn row(state: &RunState, standing: &str) -> Vec<String> {
     vec![
         state.run.to_string(),
         state.plan().environment.to_string(),
         format!("{:.0}", state.started_at),
-        standing(state).to_owned(),
+        standing.to_owned(),
         display::seconds(state.moved_at.duration_since(state.started_at).unsigned_abs()),
         state.start.operator.clone(),
         state.start.ticket.clone().unwrap_or_default(),
     ]
 }
 
-fn heading(state: &RunState) -> serde_json::Value {
+fn heading(state: &RunState, standing: &str) -> serde_json::Value {
     json!({
         "run": state.run,
         "environment": state.plan().environment,
         "started_at": state.started_at,
         "moved_at": state.moved_at,
-        "outcome": standing(state),
+        "outcome": standing,
+        "takes_back": state.plan().back().map(|back| back.run),
         "operator": state.start.operator,
         "ticket": state.start.ticket,
         "plan": state.plan().hash(),
@@ -106,7 +119,7 @@ fn word(status: StepStatus) -> &'static str {
     }
 }
 
-fn one(state: &RunState) -> String {
+fn one(state: &RunState, standing: &str) -> String {
     let rows = state
         .steps()
         .map(|(step, story)| {
@@ -122,12 +135,13 @@ fn one(state: &RunState) -> String {
             ]
         })
         .collect();
+    let back = state.plan().back().map(|back| format!(", takes back {}", back.run)).unwrap_or_default();
     let ticket = state.start.ticket.as_ref().map(|ticket| format!(", ticket {ticket}")).unwrap_or_default();
     format!(
-        "{} of {}: {}, begun {:.0} by {}{ticket}, plan {}\n\n{}\n",
+        "{} of {}: {}, begun {:.0} by {}{ticket}, plan {}{back}\n\n{}\n",
         state.run,
         state.plan().environment,
-        standing(state),
+        standing,
         state.started_at,
         state.start.operator,
         state.plan().hash().short(),

@@ -26,16 +26,21 @@ pub(crate) async fn run(app: &App, args: Args) -> Result<Status, Failure> {
     let config = app.config()?;
     let environment = known(&config, &args.environment)?;
     let rotation = args.soak.apply(app.rotation(&config, &environment)?);
-    let plan = rotation.plan();
     let drift = drift::status(&rotation).await;
     config.warnings().iter().for_each(|warning| display::warning(warning));
-    if app.json {
-        display::json(&as_json(&rotation, &plan, &drift));
-    } else {
-        display::out(&as_text(&rotation, &plan, &drift));
-        unreachable(&drift).for_each(|warning| display::warning(&warning));
-    }
+    show(app, &rotation, &drift);
     Ok(Status::Done)
+}
+
+/// Shows what a rotation would do, and how things stand.
+pub(crate) fn show(app: &App, rotation: &Rotation, drift: &Drift) {
+    let plan = rotation.plan();
+    if app.json {
+        display::json(&as_json(rotation, &plan, drift));
+    } else {
+        display::out(&as_text(rotation, &plan, drift));
+        unreachable(drift).for_each(|warning| display::warning(&warning));
+    }
 }
 
 /// What could not be asked, and why.
@@ -48,7 +53,10 @@ fn as_json(rotation: &Rotation, plan: &Plan, drift: &Drift) -> serde_json::Value
     json!({
         "environment": plan.environment,
         "hash": plan.hash(),
-        "password": { "length": rotation.policy.length(), "bits": rotation.policy.bits().floor() },
+        "password": match plan.back() {
+            None => json!({ "length": rotation.policy.length(), "bits": rotation.policy.bits().floor() }),
+            Some(back) => json!({ "fingerprint": back.to, "from_before": back.run }),
+        },
         "plan": plan,
         "copies": drift.copies,
     })
@@ -79,13 +87,16 @@ fn as_text(rotation: &Rotation, plan: &Plan, drift: &Drift) -> String {
         plan.authority,
         plan.vault
     );
-    format!(
-        "{title}{}\nnew password: {} characters, {:.0} bits\nplan: {}\n",
-        table(&["", "step", "of", "what happens", "now"], rows),
-        rotation.policy.length(),
-        rotation.policy.bits().floor(),
-        plan.hash(),
-    )
+    let password = match plan.back() {
+        None => format!(
+            "new password: {} characters, {:.0} bits",
+            rotation.policy.length(),
+            rotation.policy.bits().floor()
+        ),
+        Some(back) => format!("password: {}, the one from before the run {}", back.to, back.run),
+    };
+    let steps = table(&["", "step", "of", "what happens", "now"], rows);
+    format!("{title}{steps}\n{password}\nplan: {}\n", plan.hash())
 }
 
 fn row(
@@ -112,6 +123,9 @@ fn purpose(rotation: &Rotation, plan: &Plan, action: &Action) -> String {
     match action {
         Action::Check => "everything is looked at before anything changes".into(),
         Action::Stage => format!("a new password is stored as pending in {}", plan.vault),
+        Action::StagePrevious { back } => {
+            format!("the password from before the run {} is stored as pending in {}", back.run, plan.vault)
+        }
         Action::Install => format!("{} gets it: the point of no return", plan.authority),
         Action::Prove => "a fresh login with it".into(),
         Action::Promote => "pending becomes current, current becomes previous".into(),

@@ -20,17 +20,31 @@ pub(crate) struct Args {
     /// The environments, in order
     #[arg(required = true, value_name = "ENV")]
     environments: Vec<String>,
+    #[command(flatten)]
+    wish: Asked,
+    #[command(flatten)]
+    soak: Soak,
+}
+
+/// Who asks and why, of every command that begins a run.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Asked {
     /// The ticket that asks for it, for instance OPS-12 or owner/repository#12
     #[arg(long, value_name = "T")]
     ticket: Option<String>,
     /// Who does it [default: the user's name]
     #[arg(long, value_name = "O", env = "PGROTATE_OPERATOR")]
     operator: Option<String>,
-    #[command(flatten)]
-    soak: Soak,
     /// Don't ask, not even before prod
     #[arg(long)]
-    yes: bool,
+    pub(crate) yes: bool,
+}
+
+impl Asked {
+    /// The wish in the engine's words.
+    pub(crate) fn wish(self) -> Wish {
+        Wish { operator: self.operator.unwrap_or_else(user), ticket: self.ticket }
+    }
 }
 
 /// `--soak`, of every command that makes a plan.
@@ -72,10 +86,10 @@ pub(crate) async fn run(app: &App, args: Args) -> Result<Status, Failure> {
     for environment in &environments {
         plans.push(args.soak.apply(app.rotation(&config, environment)?).plan());
     }
-    if !args.yes {
+    if !args.wish.yes {
         confirm::all(&config, &plans)?;
     }
-    let wish = Wish { operator: args.operator.unwrap_or_else(user), ticket: args.ticket };
+    let wish = args.wish.wish();
     let engine = app.engine(display::observer(app.json))?;
     app.stop_on_signals();
     for (place, environment) in environments.iter().enumerate() {

@@ -8,6 +8,7 @@ use crate::database_url::DatabaseUrl;
 use crate::error::{Error, Kind, Result, Retry};
 use crate::ids::{CopyId, RunId, VersionId};
 use crate::journal::Outcome;
+use crate::plan::Back;
 use crate::provider::{Content, Entry, Finding, Inspection, Login, Severity, Survey, VaultState, grouped};
 use crate::rotation::{Copy, Rotation};
 use crate::run::RunState;
@@ -68,7 +69,7 @@ pub(crate) async fn perform(rotation: &Rotation, run: &RunState) -> Result<Outco
 
 /// Looks, and fails if a run must not go on to change anything.
 pub(crate) async fn possible(rotation: &Rotation, run: &RunState) -> Result<Report> {
-    let report = look(rotation, run.start.ticket.as_deref(), Some(run.run)).await;
+    let report = look(rotation, run.start.ticket.as_deref(), Some(run)).await;
     let blocking = report.findings.iter().filter(|finding| finding.severity == Severity::Blocks).count();
     match blocking {
         0 => Ok(report),
@@ -102,7 +103,7 @@ fn refusal(rotation: &Rotation, report: &Report) -> Error {
 
 /// Looks at everything at once, for a run that may have staged a password already, or for none.
 /// Changes nothing.
-pub async fn look(rotation: &Rotation, ticket: Option<&str>, run: Option<RunId>) -> Report {
+pub async fn look(rotation: &Rotation, ticket: Option<&str>, run: Option<&RunState>) -> Report {
     let mut report = Report::default();
     let (core, copies, others) = futures::join!(
         look_at_vault_and_server(rotation, run),
@@ -126,7 +127,7 @@ pub async fn look(rotation: &Rotation, ticket: Option<&str>, run: Option<RunId>)
     report
 }
 
-async fn look_at_vault_and_server(rotation: &Rotation, run: Option<RunId>) -> Report {
+async fn look_at_vault_and_server(rotation: &Rotation, run: Option<&RunState>) -> Report {
     let vault = &rotation.vault;
     let mut report = Report::default();
     let state = match vault.check().await {
@@ -148,7 +149,14 @@ async fn look_at_vault_and_server(rotation: &Rotation, run: Option<RunId>) -> Re
             return report;
         }
     };
-    report.findings.extend(foreign_pending(rotation, &state, run));
+    report.findings.extend(foreign_pending(rotation, &state, run.map(|run| run.run)));
+    let back = run.map_or(rotation.back.as_ref(), |run| run.plan().back());
+    // Once it is staged there is nothing more to find.
+    if let Some(back) = back
+        && !state.pending.iter().any(|entry| run.is_some_and(|run| entry.run == Some(run.run)))
+    {
+        report.findings.push(way_back(rotation, back, &state));
+    }
     let Some(Entry { secret: current, .. }) = state.current else {
         let what = "the vault of record holds no current password";
         let mend = "store the password that works now in it, then try again";
@@ -185,6 +193,22 @@ fn foreign_pending(rotation: &Rotation, state: &VaultState, own: Option<RunId>) 
     };
     let what = format!("it holds a pending password that belongs to {owner}");
     Some(Finding::new(Severity::Blocks, rotation.vault.id().as_str(), what).mend(mend))
+}
+
+/// Whether the earlier password is there. Who wants it back should know what that means.
+fn way_back(rotation: &Rotation, back: &Back, state: &VaultState) -> Finding {
+    let subject = rotation.vault.id().as_str();
+    match super::stage::previous(rotation, back, state) {
+        Ok(_) => {
+            let what = "an earlier password comes into use again: whoever has learnt it can log in";
+            Finding::new(Severity::Warning, subject, what)
+                .mend("rotate to a new one as soon as that is possible")
+        }
+        Err(error) => {
+            let finding = Finding::new(Severity::Blocks, subject, error.causes().join("; "));
+            finding.mend(error.hints().join("; "))
+        }
+    }
 }
 
 fn judge(rotation: &Rotation, login: Login) -> Vec<Finding> {

@@ -18,6 +18,7 @@ fn story(rotation: &Rotation, run: &RunState) -> Story {
     let verified = run.plan().of_kind("verify").filter_map(|step| run.step(&step.id).finished_at).max();
     Story {
         run: run.run,
+        takes_back: run.plan().back().map(|back| back.run),
         environment: rotation.environment.clone(),
         operator: run.start.operator.clone(),
         ticket: run.start.ticket.clone(),

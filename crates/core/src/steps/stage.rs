@@ -1,11 +1,13 @@
-//! Makes a new password and stores it as pending in the vault of record.
+//! Makes a new password, or finds an earlier one, and stores it as pending in the vault of record.
 
 use crate::error::{Error, Kind, Result, Retry};
 use crate::journal::Outcome;
 use crate::keyring::Keys;
-use crate::plan::Step;
+use crate::plan::{Action, Back, Step};
+use crate::provider::VaultState;
 use crate::rotation::Rotation;
 use crate::run::RunState;
+use crate::secret::Secret;
 
 /// Stages a password of this run, or finds the one that an earlier try staged: a run has one
 /// password, however often this step is repeated.
@@ -18,7 +20,10 @@ pub(crate) async fn perform(rotation: &Rotation, step: &Step, run: &RunState) ->
     if run.generation != run.start.generation {
         super::check::possible(rotation, run).await?;
     }
-    let secret = rotation.policy.generate(&rotation.target.user, &*rotation.entropy)?;
+    let secret = match &step.action {
+        Action::StagePrevious { back } => previous(rotation, back, &rotation.vault.read().await?)?,
+        _ => rotation.policy.generate(&rotation.target.user, &*rotation.entropy)?,
+    };
     if let Err(error) = rotation.vault.stage(run.run, &secret).await {
         // What an earlier try sent may arrive only now. It is as good as this one.
         if again
@@ -41,6 +46,27 @@ pub(crate) async fn perform(rotation: &Rotation, step: &Step, run: &RunState) ->
         None => Err(Error::new(Kind::Corrupt, format!("stage a password in {}", rotation.vault.id()))
             .because("the vault of record does not give back what was stored")
             .hint("nothing was changed on the server; look at the vault of record, then start again")),
+    }
+}
+
+/// The password from before a run, if the vault of record still has it.
+///
+/// # Errors
+/// When it does not, or has it as the current one.
+pub(crate) fn previous(rotation: &Rotation, back: &Back, state: &VaultState) -> Result<Secret> {
+    let is_meant = |secret: &Secret| rotation.key.fingerprint(secret) == back.to;
+    let operation = format!("go back to the password from before the run {}", back.run);
+    let vault = rotation.vault.id();
+    if state.current.as_ref().is_some_and(|entry| is_meant(&entry.secret)) {
+        return Err(Error::new(Kind::Blocked, operation)
+            .because(format!("{vault} has it as the current one already"))
+            .hint(format!("see which copies disagree: pgrotate status {}", rotation.environment)));
+    }
+    match &state.previous {
+        Some(entry) if is_meant(&entry.secret) => Ok(entry.secret.clone()),
+        _ => Err(Error::new(Kind::Blocked, operation)
+            .because(format!("{vault} does not hold it any more: it keeps the last one before the current"))
+            .hint("only the last change can be taken back; the vault's own history may have older ones")),
     }
 }
 

@@ -12,7 +12,11 @@ pub fn plan(outline: &Outline) -> Plan {
     let check = steps.add(Action::Check, &[]);
     // Stage before install: a crash between them leaves a pending version and a role that
     // still works.
-    let stage = steps.add(Action::Stage, &[check]);
+    let stage = match outline.back.clone() {
+        None => Action::Stage,
+        Some(back) => Action::StagePrevious { back },
+    };
+    let stage = steps.add(stage, &[check]);
     let install = steps.add(Action::Install, &[stage]);
     let prove = steps.add(Action::Prove, &[install]);
     let promote = steps.add(Action::Promote, &[prove]);
@@ -144,6 +148,7 @@ mod tests {
                 VerificationOutline { id: "healthz".into(), after_activation: true },
             ],
             soak: None,
+            back: None,
             recorders: vec!["changelog".into()],
         }
     }

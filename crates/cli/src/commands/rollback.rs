@@ -1,0 +1,53 @@
+//! `pgrotate rollback RUN`
+
+use std::sync::Arc;
+
+use pgrotate_core::RunId;
+use pgrotate_core::drift;
+use pgrotate_core::observer::Unobserved;
+use pgrotate_core::rotation::Rotation;
+use pgrotate_engine::embedded::same_place;
+
+use super::rotate::{Asked, Soak, conclude};
+use super::{confirm, plan};
+use crate::app::{App, known};
+use crate::display;
+use crate::exit::{Failure, Status};
+
+/// Make the password from before a run current again, by a run of its own with all its checks and proofs
+///
+/// The vault of record keeps one previous password, so the last change of an environment can be taken back: a run
+/// that is done, or one that is parked after its password became current.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    /// The run that is taken back
+    run: RunId,
+    #[command(flatten)]
+    wish: Asked,
+    #[command(flatten)]
+    soak: Soak,
+    /// Show the steps and the plan's hash; change nothing
+    #[arg(long, conflicts_with = "yes")]
+    plan: bool,
+}
+
+pub(crate) async fn run(app: &App, args: Args) -> Result<Status, Failure> {
+    let config = app.config()?;
+    let quiet = app.engine(Arc::new(Unobserved))?;
+    let state = quiet.state(args.run).await?;
+    let environment = known(&config, state.plan().environment.as_str())?;
+    let back = Some(quiet.way_back(args.run).await?);
+    let rotation = Rotation { back, ..args.soak.apply(app.rotation(&config, &environment)?) };
+    same_place(&rotation, &state)?;
+    if args.plan {
+        plan::show(app, &rotation, &drift::status(&rotation).await);
+        return Ok(Status::Done);
+    }
+    if !args.wish.yes {
+        confirm::all(&config, &[rotation.plan()])?;
+    }
+    let engine = app.engine(display::observer(app.json))?;
+    app.stop_on_signals();
+    let (run, end) = engine.start(&rotation, args.wish.wish()).await?;
+    conclude(app, &engine, run, &end).await
+}
