@@ -360,5 +360,9 @@ impl Clock for Standstill {
         Timestamp::UNIX_EPOCH
     }
 
+    fn uptime(&self) -> Duration {
+        Duration::ZERO
+    }
+
     async fn sleep(&self, _duration: Duration) {}
 }

@@ -2,8 +2,8 @@
 
 use std::process::ExitCode;
 
+use pgrotate_core::engine::Trouble;
 use pgrotate_core::{Error, Kind};
-use pgrotate_engine::embedded::Trouble;
 
 use crate::display;
 

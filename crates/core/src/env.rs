@@ -12,6 +12,10 @@ pub trait Clock: Send + Sync {
     /// Now, in UTC.
     fn now(&self) -> Timestamp;
 
+    /// The time since some moment of the past. Unlike [`Clock::now`] it never jumps, and it goes on while the process
+    /// is stopped or the machine sleeps.
+    fn uptime(&self) -> Duration;
+
     /// Waits for the given time.
     async fn sleep(&self, duration: Duration);
 }
@@ -44,6 +48,10 @@ pub mod testing {
     impl Clock for ManualClock {
         fn now(&self) -> Timestamp {
             *self.0.lock().expect("no test panics while it holds the clock")
+        }
+
+        fn uptime(&self) -> Duration {
+            self.now().duration_since(Timestamp::UNIX_EPOCH).unsigned_abs()
         }
 
         async fn sleep(&self, duration: Duration) {

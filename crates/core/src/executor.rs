@@ -25,12 +25,15 @@ use crate::ids::{RunId, StepId};
 use crate::journal::{Event, FORMAT, Journal, Outcome, Record, RunOutcome, Start};
 use crate::lease::Lease;
 use crate::observer::{Observer, Progress};
-use crate::plan::{Action, Step};
+use crate::plan::{Action, Plan, Step};
 use crate::run::{Phase, RunState, StepState, StepStatus};
 
 /// What steps act on.
 #[async_trait]
 pub trait World: Send + Sync {
+    /// What a run does here.
+    fn plan(&self) -> Plan;
+
     /// Carries out one step: probe, act, confirm. Repeating it has one effect.
     async fn perform(&self, step: &Step, run: &RunState) -> Result<Outcome>;
 

@@ -13,7 +13,8 @@
 //! 4. What happened is an [`Event`](journal::Event) in a [`Journal`](journal::Journal); what a
 //!    run *is* at any moment is the fold of its events, [`RunState`](run::RunState), with one
 //!    table of legal transitions.
-//! 5. A [`Lease`](lease::Lease) with a generation keeps a second writer out.
+//! 5. A [`Lease`](lease::Lease) with a generation keeps a second writer out; the
+//!    [`Engine`](engine::Engine) holds it while a run begins, goes on or is called off.
 //!
 //! The journal remembers references (version ids, fingerprints), never values: a
 //! [`Secret`](secret::Secret) can't be serialised, so journalling one does not compile.
@@ -22,6 +23,7 @@
 
 pub mod database_url;
 pub mod drift;
+pub mod engine;
 pub mod env;
 pub mod error;
 pub mod executor;

@@ -153,6 +153,10 @@ pub(crate) fn gone(name: &str) -> Error {
 
 #[async_trait]
 impl World for Rotation {
+    fn plan(&self) -> Plan {
+        Self::plan(self)
+    }
+
     async fn perform(&self, step: &Step, run: &RunState) -> Result<Outcome> {
         match step.action.proof() {
             Action::Check => steps::check::perform(self, run).await,

@@ -5,6 +5,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use jiff::Timestamp;
 use pgrotate_core::env::{Clock, Entropy};
+use rustix::time::{ClockId, clock_gettime};
 
 /// The machine's clock.
 #[derive(Clone, Copy, Debug, Default)]
@@ -14,6 +15,12 @@ pub struct SystemClock;
 impl Clock for SystemClock {
     fn now(&self) -> Timestamp {
         Timestamp::now()
+    }
+
+    fn uptime(&self) -> Duration {
+        let now = clock_gettime(ClockId::Boottime);
+        let whole = u64::try_from(now.tv_sec).unwrap_or_default();
+        Duration::new(whole, u32::try_from(now.tv_nsec).unwrap_or_default())
     }
 
     async fn sleep(&self, duration: Duration) {

@@ -6,6 +6,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use pgrotate_core::engine::{Trouble, Wish};
 use pgrotate_core::env::{Clock, Entropy};
 use pgrotate_core::executor::End;
 use pgrotate_core::ids::RunId;
@@ -14,7 +15,6 @@ use pgrotate_core::lease::{Generation, Lease, Leases};
 use pgrotate_core::memory::{self, Fault, Memory};
 use pgrotate_core::observer::Unobserved;
 use pgrotate_core::{Environment, Kind};
-use pgrotate_engine::embedded::{Trouble, Wish};
 use pgrotate_engine::holder::Holder;
 use pgrotate_engine::system::{OsEntropy, SystemClock};
 use pgrotate_engine::{Embedded, SqliteStore};

@@ -126,6 +126,10 @@ impl Clock for Time {
             + SignedDuration::from_millis(ms)
     }
 
+    fn uptime(&self) -> Duration {
+        Duration::from_millis(self.now_ms())
+    }
+
     async fn sleep(&self, duration: Duration) {
         self.sleep_ms(u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)).await;
     }

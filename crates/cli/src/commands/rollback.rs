@@ -4,9 +4,9 @@ use std::sync::Arc;
 
 use pgrotate_core::RunId;
 use pgrotate_core::drift;
+use pgrotate_core::engine::same_place;
 use pgrotate_core::observer::Unobserved;
 use pgrotate_core::rotation::Rotation;
-use pgrotate_engine::embedded::same_place;
 
 use super::rotate::{Asked, Soak, conclude};
 use super::{confirm, plan};

@@ -2,11 +2,11 @@
 
 use std::time::Duration;
 
+use pgrotate_core::engine::Wish;
 use pgrotate_core::executor::End;
 use pgrotate_core::rotation::Rotation;
 use pgrotate_core::{Environment, Error, Kind, RunId};
 use pgrotate_engine::Embedded;
-use pgrotate_engine::embedded::Wish;
 
 use crate::app::{App, known};
 use crate::commands::confirm;

@@ -56,15 +56,7 @@ impl Scripted {
         let (environment, generation) = (Environment::from("test"), Generation(1));
         let lease = Lease { environment: environment.clone(), generation, expires_at: self.clock.now() };
         journal.fence(&lease);
-        let plan = Plan {
-            format: plan::FORMAT,
-            environment,
-            strategy: StrategyName::InPlace,
-            target: String::new(),
-            authority: String::new(),
-            vault: CopyId::from("vault"),
-            steps: vec![Step::new(action, Vec::new())],
-        };
+        let plan = plan(action);
         let (operator, version) = ("somebody".into(), "test".into());
         let start = Start { plan, generation, operator, ticket: None, version };
         let whole = async {
@@ -76,8 +68,25 @@ impl Scripted {
     }
 }
 
+/// A plan of this one step.
+fn plan(action: Action) -> Plan {
+    Plan {
+        format: plan::FORMAT,
+        environment: Environment::from("test"),
+        strategy: StrategyName::InPlace,
+        target: String::new(),
+        authority: String::new(),
+        vault: CopyId::from("vault"),
+        steps: vec![Step::new(action, Vec::new())],
+    }
+}
+
 #[async_trait]
 impl World for Scripted {
+    fn plan(&self) -> Plan {
+        plan(Action::Check)
+    }
+
     async fn perform(&self, _: &Step, _: &RunState) -> Result<Outcome> {
         self.answer().map(|()| Outcome::changed())
     }

@@ -216,6 +216,10 @@ impl Clock for RealClock {
         Timestamp::now()
     }
 
+    fn uptime(&self) -> Duration {
+        self.now().duration_since(Timestamp::UNIX_EPOCH).unsigned_abs()
+    }
+
     async fn sleep(&self, duration: Duration) {
         tokio::time::sleep(duration).await;
     }
