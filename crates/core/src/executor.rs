@@ -185,7 +185,7 @@ impl<'a> Executor<'a> {
             format: FORMAT,
             seq: 0,
             at: self.clock.now(),
-            event: Event::RunStarted(Box::new(start)),
+            event: Event::RunStarted(Arc::new(start)),
         };
         let state = RunState::begin(run, &record)?;
         self.journal.append(lease, run, &[record]).await?;

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::str::FromStr;
+use std::sync::Arc;
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -9,16 +10,17 @@ use ulid::Ulid;
 
 use crate::env::Entropy;
 
+// Names are handed from picture to picture of a run: a copy of one costs no memory of its own.
 macro_rules! name {
     ($(#[$doc:meta])* $name:ident) => {
         $(#[$doc])*
         #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
         #[serde(transparent)]
-        pub struct $name(String);
+        pub struct $name(Arc<str>);
 
         impl $name {
             /// Takes the text as it is.
-            pub fn new(text: impl Into<String>) -> Self {
+            pub fn new(text: impl Into<Arc<str>>) -> Self {
                 Self(text.into())
             }
 
@@ -36,7 +38,7 @@ macro_rules! name {
 
         impl From<&str> for $name {
             fn from(text: &str) -> Self {
-                Self(text.to_owned())
+                Self(text.into())
             }
         }
     };
@@ -62,7 +64,7 @@ name! {
 impl CopyId {
     /// The part before the colon: which provider keeps the copy.
     pub fn kind(&self) -> &str {
-        self.0.split_once(':').map_or(self.0.as_str(), |(kind, _)| kind)
+        self.0.split_once(':').map_or(self.as_str(), |(kind, _)| kind)
     }
 }
 

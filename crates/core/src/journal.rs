@@ -4,7 +4,7 @@
 //! moment follows from its events alone; see [`RunState`](crate::run::RunState).
 
 use std::collections::BTreeMap;
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
 use jiff::Timestamp;
@@ -39,7 +39,7 @@ pub struct Record {
 #[serde(tag = "event", rename_all = "snake_case")]
 pub enum Event {
     /// The run was made. Always the first event.
-    RunStarted(Box<Start>),
+    RunStarted(Arc<Start>),
     /// Another process took the run over, after a crash or by `resume`.
     RunResumed {
         /// The lease under which it goes on.

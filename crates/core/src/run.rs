@@ -164,7 +164,8 @@ pub struct RunState {
     pub generation: Generation,
     /// The number of the next entry.
     pub next_seq: u64,
-    steps: BTreeMap<StepId, StepState>,
+    /// Shared by the pictures of a run, and copied when it moves on while somebody looks at one.
+    steps: Arc<BTreeMap<StepId, StepState>>,
 }
 
 impl RunState {
@@ -205,8 +206,10 @@ impl RunState {
             moved_at: first.at,
             generation: start.generation,
             next_seq: 1,
-            steps: start.plan.steps.iter().map(|step| (step.id.clone(), StepState::new())).collect(),
-            start: Arc::new((**start).clone()),
+            steps: Arc::new(
+                start.plan.steps.iter().map(|step| (step.id.clone(), StepState::new())).collect(),
+            ),
+            start: Arc::clone(start),
         })
     }
 
@@ -264,7 +267,7 @@ impl RunState {
             return Err(corrupt(self.run, record, "its lease is not newer than the one before"));
         }
         self.generation = generation;
-        for state in self.steps.values_mut() {
+        for state in Arc::make_mut(&mut self.steps).values_mut() {
             state.recent_attempts = 0;
             state.throttled = 0;
         }
@@ -289,8 +292,7 @@ impl RunState {
 
     fn moved(&mut self, step: &StepId, step_move: StepMove, record: &Record) -> Result<&mut StepState> {
         let run = self.run;
-        let state = self
-            .steps
+        let state = Arc::make_mut(&mut self.steps)
             .get_mut(step)
             .ok_or_else(|| corrupt(run, record, &format!("the plan has no step {step}")))?;
         let next = next_step(state.status, step_move).ok_or_else(|| {

@@ -238,7 +238,7 @@ fn first(lab: &Lab, lease: &Lease) -> Record {
         ticket: None,
         version: "test".into(),
     };
-    Record { format: FORMAT, seq: 0, at: Lab::clock().now(), event: Event::RunStarted(Box::new(start)) }
+    Record { format: FORMAT, seq: 0, at: Lab::clock().now(), event: Event::RunStarted(Arc::new(start)) }
 }
 
 #[tokio::test]
