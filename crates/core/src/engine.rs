@@ -102,10 +102,11 @@ impl<S: Journal + Leases> Engine<S> {
     /// As [`Engine::start`]; also when the run is over, another one has taken it back, or the configuration has
     /// changed under it.
     pub async fn resume(&self, world: &dyn World, run: RunId) -> Result<End, Trouble> {
-        same_place(world, &self.state(run).await?)?;
-        let held = self.lease(&world.plan().environment, run).await?;
+        let state = self.state(run).await?;
+        same_place(world, &state)?;
+        let held = self.lease(&state.plan().environment, run).await?;
         self.holding(&held, async {
-            self.refuse_overtaken(run).await?;
+            self.refuse_overtaken(&state).await?;
             let stop = self.stop();
             let executor = self.executor(world, &stop);
             let mut state = executor.take_over(run, &held.lease).await?;
@@ -120,8 +121,9 @@ impl<S: Journal + Leases> Engine<S> {
     /// # Errors
     /// Past the point of no return, and as [`Engine::resume`].
     pub async fn abort(&self, world: &dyn World, run: RunId) -> Result<End, Trouble> {
-        same_place(world, &self.state(run).await?)?;
-        let held = self.lease(&world.plan().environment, run).await?;
+        let state = self.state(run).await?;
+        same_place(world, &state)?;
+        let held = self.lease(&state.plan().environment, run).await?;
         self.holding(&held, async {
             // Read under the lease: a moment ago another process may have carried it on.
             let state = self.state(run).await?;
@@ -181,9 +183,9 @@ impl<S: Journal + Leases> Engine<S> {
         Err(ways_on(&state).into_iter().fold(error, Error::hint))
     }
 
-    async fn refuse_overtaken(&self, run: RunId) -> Result<()> {
-        let state = self.state(run).await?;
-        match self.overtaken_by(&state).await? {
+    async fn refuse_overtaken(&self, state: &RunState) -> Result<()> {
+        let run = state.run;
+        match self.overtaken_by(state).await? {
             Some(by) if state.phase != Phase::Finished => {
                 Err(Error::new(Kind::BadState, format!("go on with the run {run}"))
                     .because(format!("the run {by} has taken it back"))

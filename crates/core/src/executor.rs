@@ -437,16 +437,16 @@ enum Verdict {
 /// The steps that can begin: not in hand, not parked since a person last asked, and everything
 /// they wait for is done. A step that was in flight when its process died begins again.
 fn ready(state: &RunState, in_hand: &BTreeSet<StepId>) -> Vec<Step> {
-    let open = |step: &Step| match state.status(&step.id) {
+    let open = |story: &StepState| match story.status {
         StepStatus::Waiting | StepStatus::InFlight | StepStatus::Failed => true,
-        StepStatus::Parked => state.step(&step.id).recent_attempts == 0,
+        StepStatus::Parked => story.recent_attempts == 0,
         StepStatus::Done => false,
     };
     let done = |id: &StepId| state.status(id) == StepStatus::Done;
-    let steps = state.plan().steps.iter();
-    steps
-        .filter(|step| open(step) && !in_hand.contains(&step.id) && step.after.iter().all(done))
-        .cloned()
+    state
+        .steps()
+        .filter(|(step, story)| open(story) && !in_hand.contains(&step.id) && step.after.iter().all(done))
+        .map(|(step, _)| step.clone())
         .collect()
 }
 

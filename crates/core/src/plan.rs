@@ -194,6 +194,11 @@ impl Plan {
         PlanHash(hex(&Sha256::digest(text)))
     }
 
+    /// Where the step of this name stands.
+    pub fn place(&self, id: &StepId) -> Option<usize> {
+        self.steps.iter().position(|step| step.id == *id)
+    }
+
     /// The step of this name.
     pub fn step(&self, id: &StepId) -> Option<&Step> {
         self.steps.iter().find(|step| step.id == *id)

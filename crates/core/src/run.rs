@@ -164,8 +164,8 @@ pub struct RunState {
     pub generation: Generation,
     /// The number of the next entry.
     pub next_seq: u64,
-    /// Shared by the pictures of a run, and copied when it moves on while somebody looks at one.
-    steps: Arc<BTreeMap<StepId, StepState>>,
+    /// In the plan's order. Shared by the pictures of a run, and copied when it moves on while somebody looks at one.
+    steps: Arc<Vec<StepState>>,
 }
 
 impl RunState {
@@ -206,9 +206,7 @@ impl RunState {
             moved_at: first.at,
             generation: start.generation,
             next_seq: 1,
-            steps: Arc::new(
-                start.plan.steps.iter().map(|step| (step.id.clone(), StepState::new())).collect(),
-            ),
+            steps: Arc::new(vec![StepState::new(); start.plan.steps.len()]),
             start: Arc::clone(start),
         })
     }
@@ -267,7 +265,7 @@ impl RunState {
             return Err(corrupt(self.run, record, "its lease is not newer than the one before"));
         }
         self.generation = generation;
-        for state in Arc::make_mut(&mut self.steps).values_mut() {
+        for state in Arc::make_mut(&mut self.steps) {
             state.recent_attempts = 0;
             state.throttled = 0;
         }
@@ -275,11 +273,12 @@ impl RunState {
     }
 
     fn started(&mut self, step: &StepId, attempt: u32, record: &Record) -> Result<()> {
-        let waits = self.plan().step(step).map(|step| step.after.clone()).unwrap_or_default();
+        let place = self.place(step, record)?;
+        let waits = &self.plan().steps[place].after;
         if let Some(open) = waits.iter().find(|id| self.status(id) != StepStatus::Done) {
             return Err(corrupt(self.run, record, &format!("{step} waits for {open}, which is not done")));
         }
-        let next = self.steps.get(step).map_or(1, |state| state.attempts + 1);
+        let next = self.steps[place].attempts + 1;
         if attempt != next {
             return Err(corrupt(self.run, record, &format!("the next try of {step} is number {next}")));
         }
@@ -291,10 +290,8 @@ impl RunState {
     }
 
     fn moved(&mut self, step: &StepId, step_move: StepMove, record: &Record) -> Result<&mut StepState> {
-        let run = self.run;
-        let state = Arc::make_mut(&mut self.steps)
-            .get_mut(step)
-            .ok_or_else(|| corrupt(run, record, &format!("the plan has no step {step}")))?;
+        let (run, place) = (self.run, self.place(step, record)?);
+        let state = &mut Arc::make_mut(&mut self.steps)[place];
         let next = next_step(state.status, step_move).ok_or_else(|| {
             corrupt(
                 run,
@@ -308,6 +305,13 @@ impl RunState {
         Ok(state)
     }
 
+    /// Where a step stands in the plan.
+    fn place(&self, step: &StepId, record: &Record) -> Result<usize> {
+        self.plan()
+            .place(step)
+            .ok_or_else(|| corrupt(self.run, record, &format!("the plan has no step {step}")))
+    }
+
     /// What the run does.
     pub fn plan(&self) -> &Plan {
         &self.start.plan
@@ -318,17 +322,18 @@ impl RunState {
     /// # Panics
     /// If the plan has no such step.
     pub fn step(&self, id: &StepId) -> &StepState {
-        self.steps.get(id).expect("steps are looked up by the plan's own ids")
+        let place = self.plan().place(id).expect("steps are looked up by the plan's own ids");
+        &self.steps[place]
     }
 
     /// Where a step stands.
     pub fn status(&self, id: &StepId) -> StepStatus {
-        self.steps.get(id).map_or(StepStatus::Waiting, |state| state.status)
+        self.plan().place(id).map_or(StepStatus::Waiting, |place| self.steps[place].status)
     }
 
     /// The steps in the plan's order, each with its story.
     pub fn steps(&self) -> impl Iterator<Item = (&Step, &StepState)> {
-        self.plan().steps.iter().map(|step| (step, self.step(&step.id)))
+        std::iter::zip(&self.plan().steps, &*self.steps)
     }
 
     /// What came of the first step of this kind, if it is done.
@@ -340,7 +345,7 @@ impl RunState {
 
     /// Whether every step is done.
     pub fn all_done(&self) -> bool {
-        self.steps.values().all(|state| state.status == StepStatus::Done)
+        self.steps.iter().all(|state| state.status == StepStatus::Done)
     }
 
     /// Whether the server may have the new password: from the first try of `install` that was

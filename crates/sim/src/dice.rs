@@ -29,6 +29,11 @@ impl Dice {
         self.next() % bound.max(1)
     }
 
+    /// One of several.
+    pub(crate) fn one_of<T: Copy>(&self, choices: &[T]) -> T {
+        choices[usize::try_from(self.below(choices.len() as u64)).unwrap_or(0)]
+    }
+
     /// Whether something happens that does so this often in a thousand.
     pub(crate) fn in_thousand(&self, often: u64) -> bool {
         self.below(1000) < often

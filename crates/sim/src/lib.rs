@@ -10,15 +10,22 @@
 //! The same seed gives the same journal, byte for byte.
 
 mod dice;
+mod disk;
 mod moves;
 mod network;
+mod person;
 pub mod play;
 mod process;
+mod sabotage;
+mod shape;
 mod story;
+pub mod sweep;
 mod time;
 mod vendors;
+mod witness;
 mod world;
 
 pub use moves::Moves;
 pub use network::Fault;
-pub use world::Sabotage;
+pub use sabotage::Sabotage;
+pub use shape::{Chosen, Death, Scenario};

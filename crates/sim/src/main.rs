@@ -5,68 +5,118 @@
 
 use std::collections::BTreeMap;
 use std::process::ExitCode;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
 use clap::Parser;
 use pgrotate_sim::play::{Keep, Verdict, chosen, seed};
-use pgrotate_sim::{Fault, Moves};
+use pgrotate_sim::sweep::{on_threads, sweep};
+use pgrotate_sim::{Chosen, Fault, Moves};
 
 /// Simulates rotations and checks what must always hold
 #[derive(Debug, Parser)]
 struct Args {
-    /// How many seeds
+    /// How many random seeds
     #[arg(long, default_value_t = 100_000)]
     seeds: u64,
     /// The first seed
     #[arg(long, default_value_t = 0)]
     first: u64,
-    /// Show what happens in one seed, and nothing else
+    /// How many threads [default: one for each processor]
     #[arg(long)]
-    seed: Option<u64>,
+    threads: Option<usize>,
     /// Leave the enumeration out
     #[arg(long)]
     random_only: bool,
+    /// Show what happens in one seed, and nothing else
+    #[arg(long)]
+    seed: Option<u64>,
+    /// Show what happens when exactly this goes wrong, for instance "rotate 12:Late answer:12"
+    #[arg(long, value_name = "FAULTS", conflicts_with = "seed")]
+    play: Option<Chosen>,
 }
 
 /// What came of many simulations.
 #[derive(Default)]
 struct Sum {
     played: u64,
-    broken: u64,
-    requests: usize,
+    requests: u64,
+    broken: Vec<String>,
     moves: Moves,
+    befell: BTreeMap<&'static str, u64>,
+    met: BTreeMap<Fault, u64>,
 }
 
 impl Sum {
-    fn take(&mut self, verdict: Verdict, which: impl FnOnce() -> String) {
+    fn take(&mut self, verdict: Verdict, command: impl FnOnce() -> String) {
         self.played += 1;
-        self.requests += verdict.requests;
+        self.requests += verdict.requests as u64;
         if !verdict.broken.is_empty() {
-            self.broken += 1;
-            if self.broken <= 10 {
-                println!("{}: {}", which(), verdict.broken.join("; "));
-            }
+            self.broken.push(format!("{}: {}", command(), verdict.broken.join("; ")));
         }
-        self.moves = std::mem::take(&mut self.moves).and(verdict.moves);
+        self.moves.add(verdict.moves);
+        add(&mut self.befell, verdict.befell);
+        add(&mut self.met, verdict.met);
+    }
+
+    fn and(mut self, other: Self) -> Self {
+        self.played += other.played;
+        self.requests += other.requests;
+        self.broken.extend(other.broken);
+        self.moves.add(other.moves);
+        add(&mut self.befell, other.befell);
+        add(&mut self.met, other.met);
+        self
+    }
+}
+
+fn add<K: Ord>(sum: &mut BTreeMap<K, u64>, more: BTreeMap<K, u64>) {
+    for (key, count) in more {
+        *sum.entry(key).or_default() += count;
     }
 }
 
 fn main() -> ExitCode {
     let args = Args::parse();
-    if let Some(number) = args.seed {
-        return show(number);
+    let keep = Keep { story: true, moves: false, journal: false };
+    match (args.seed, &args.play) {
+        (Some(number), _) => return show(seed(number, keep)),
+        (_, Some(faults)) => return show(chosen(faults, keep)),
+        _ => {}
     }
+    let threads = args
+        .threads
+        .unwrap_or_else(|| std::thread::available_parallelism().map_or(1, std::num::NonZero::get));
     let mut sum = Sum::default();
     if !args.random_only {
-        timed("enumerated", &mut sum, enumerate);
+        sum = sum.and(timed("enumerated", || {
+            sweep(threads, |sum: &mut Sum, faults, verdict| {
+                sum.take(verdict, || format!("pgrotate-sim --play \"{faults}\""));
+            })
+        }));
     }
-    timed("random", &mut sum, |sum| {
-        for number in args.first..args.first + args.seeds {
-            // The journal as text costs as much as the rest, so every hundredth is looked into.
-            let keep = Keep { moves: number % 10 == 0, journal: number % 100 == 0, story: false };
-            sum.take(seed(number, keep), || format!("seed {number} (see it: pgrotate-sim --seed {number})"));
-        }
-    });
+    let next = AtomicU64::new(args.first);
+    sum = sum.and(timed("random", || {
+        on_threads(threads, |sum: &mut Sum| {
+            loop {
+                let number = next.fetch_add(1, Ordering::Relaxed);
+                if number >= args.first + args.seeds {
+                    break;
+                }
+                let keep = Keep { moves: number.is_multiple_of(10), ..Keep::default() };
+                sum.take(seed(number, keep), || format!("pgrotate-sim --seed {number}"));
+            }
+        })
+    }));
+    report(&sum)
+}
+
+fn report(sum: &Sum) -> ExitCode {
+    println!("what befell the processes:");
+    sum.befell.iter().for_each(|(what, count)| println!("  {what}: {count}"));
+    println!("requests that met a fault:");
+    sum.met.iter().for_each(|(fault, count)| println!("  {fault}: {count}"));
+    println!("transitions taken (of every tenth seed, and of single faults):");
     for ((status, step_move), count) in &sum.moves.steps {
         println!("  step {status:?} {step_move:?}: {count}");
     }
@@ -75,47 +125,31 @@ fn main() -> ExitCode {
     }
     let missing = sum.moves.missing();
     missing.iter().for_each(|transition| println!("never taken: {transition}"));
-    println!("{} simulations, {} broken", sum.played, sum.broken);
-    if sum.broken == 0 && missing.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+    for broken in sum.broken.iter().take(20) {
+        println!("broken: {broken}");
+    }
+    println!("{} simulations, {} broken", sum.played, sum.broken.len());
+    if sum.broken.is_empty() && missing.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
-fn show(number: u64) -> ExitCode {
-    let verdict = seed(number, Keep { story: true, moves: false, journal: true });
+fn show(verdict: Verdict) -> ExitCode {
     verdict.story.iter().for_each(|line| println!("{line}"));
-    println!("{:?} after {} processes and {} requests", verdict.outcome, verdict.processes, verdict.requests);
+    println!("{:?} (newest first), {} requests", verdict.outcomes, verdict.requests);
     verdict.broken.iter().for_each(|promise| println!("broken: {promise}"));
     if verdict.broken.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
-fn timed(what: &str, sum: &mut Sum, play: impl FnOnce(&mut Sum)) {
-    let (began, played, requests) = (Instant::now(), sum.played, sum.requests);
-    play(sum);
-    let (seconds, played) = (began.elapsed().as_secs_f64(), sum.played - played);
+fn timed(what: &str, play: impl FnOnce() -> Vec<Sum>) -> Sum {
+    let began = Instant::now();
+    let sums = play();
+    let (seconds, threads) = (began.elapsed().as_secs_f64(), sums.len());
+    let sum = sums.into_iter().fold(Sum::default(), Sum::and);
+    let rate = sum.played as f64 / seconds;
     println!(
-        "{what}: {played} simulations, {} requests in {seconds:.1} s: {:.0} a second",
-        sum.requests - requests,
-        played as f64 / seconds
+        "{what}: {} simulations, {} requests in {seconds:.1} s on {threads} threads: {rate:.0} a second, {:.0} on one",
+        sum.played,
+        sum.requests,
+        rate / threads as f64,
     );
-}
-
-/// Every fault at every request, crossed with every second one, and with a death at every look.
-fn enumerate(sum: &mut Sum) {
-    let keep = Keep { moves: true, ..Keep::default() };
-    let clean = chosen(&BTreeMap::new(), None, keep);
-    let (requests, looks) = (clean.requests, clean.looks);
-    sum.take(clean, || "without a fault".to_owned());
-    for look in 0..looks {
-        sum.take(chosen(&BTreeMap::new(), Some(look), keep), || format!("death at look {look}"));
-    }
-    for first in (0..requests).flat_map(|number| Fault::ALL.map(|fault| (number, fault))) {
-        for look in (0..looks).map(Some).chain([None]) {
-            let faults = BTreeMap::from([first]);
-            sum.take(chosen(&faults, look, Keep::default()), || format!("{first:?}, death at look {look:?}"));
-        }
-        for second in (first.0 + 1..requests + 10).flat_map(|number| Fault::ALL.map(|fault| (number, fault)))
-        {
-            let faults = BTreeMap::from([first, second]);
-            sum.take(chosen(&faults, None, Keep::default()), || format!("{first:?}, {second:?}"));
-        }
-    }
+    sum
 }

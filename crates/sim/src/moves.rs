@@ -33,15 +33,20 @@ impl Moves {
         moves
     }
 
-    /// These and those.
-    #[must_use]
-    pub fn and(mut self, others: Self) -> Self {
+    /// Adds those of others.
+    pub fn add(&mut self, others: Self) {
         for (key, count) in others.steps {
             *self.steps.entry(key).or_default() += count;
         }
         for (key, count) in others.phases {
             *self.phases.entry(key).or_default() += count;
         }
+    }
+
+    /// These and those.
+    #[must_use]
+    pub fn and(mut self, others: Self) -> Self {
+        self.add(others);
         self
     }
 

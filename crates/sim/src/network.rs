@@ -2,7 +2,9 @@
 //! if its sender has died meanwhile.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex};
+use std::fmt;
+use std::str::FromStr;
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use pgrotate_core::{Error, Kind, Result};
@@ -12,8 +14,14 @@ use crate::story::Story;
 use crate::time::{Due, Time};
 use crate::world::{Shared, World};
 
+/// After this time everything is well: faults, deaths and jumps are over, and runs have to come to their end.
+const WELL_AFTER_MS: u64 = 900_000;
 /// How long a sender waits for an answer.
 const PATIENCE_MS: u64 = 30_000;
+/// How much later than that a request may still arrive.
+const LATE_MS: u64 = 5_000;
+/// How long an outage lasts: longer than any step goes on trying.
+const OUTAGE_MS: u64 = 120_000;
 
 /// What happens to a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -28,22 +36,60 @@ pub enum Fault {
     AnswerLost,
     /// It arrives only after its sender has given up.
     Late,
-    /// A read shows what was there before the last write.
+    /// A read shows what was there before a write of a moment ago.
     Stale,
+    /// The whole system is gone from now on, for longer than anybody goes on trying.
+    Outage,
 }
 
 impl Fault {
     /// All of them.
-    pub const ALL: [Self; 6] =
-        [Self::Refused, Self::Before, Self::Throttled, Self::AnswerLost, Self::Late, Self::Stale];
+    pub const ALL: [Self; 7] = [
+        Self::Refused,
+        Self::Before,
+        Self::Throttled,
+        Self::AnswerLost,
+        Self::Late,
+        Self::Stale,
+        Self::Outage,
+    ];
+}
+
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(self, f)
+    }
+}
+
+impl FromStr for Fault {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let named = Self::ALL.into_iter().find(|fault| fault.to_string() == text);
+        named.ok_or_else(|| format!("there is no fault {text:?}"))
+    }
 }
 
 /// Which requests meet which fault.
 pub(crate) enum Fates {
-    /// So many in a thousand, until a time after which the network is well.
-    Random { in_thousand: u64, until_ms: u64 },
-    /// The requests of these numbers, counted from 0.
-    Chosen(BTreeMap<usize, Fault>),
+    /// So many in a thousand, until all is well.
+    Random { in_thousand: u64 },
+    /// The requests of these numbers, counted from 0; and the one with whose answer its sender dies.
+    Chosen { faults: BTreeMap<usize, Fault>, deadly: Option<usize> },
+}
+
+#[derive(Default)]
+struct Traffic {
+    /// How many requests have been sent since faults began to matter.
+    sent: usize,
+    /// How many requests met each fault.
+    met: BTreeMap<Fault, u64>,
+    /// The systems that are gone, and until when.
+    gone: BTreeMap<&'static str, u64>,
+    /// The process that dies with the answer it has just got.
+    doomed: Option<u32>,
+    /// The processes that have died: their leases bind nobody, and nobody hears of their requests.
+    dead: Vec<u32>,
 }
 
 /// What the requests of a simulation share.
@@ -53,32 +99,80 @@ pub(crate) struct Network {
     pub(crate) dice: Dice,
     pub(crate) story: Story,
     fates: Fates,
-    sent: Mutex<usize>,
+    /// From when on chosen faults count; a scenario may need some peace before.
+    armed: Mutex<bool>,
+    traffic: Mutex<Traffic>,
 }
 
 impl Network {
     pub(crate) fn new(world: Shared, time: Time, dice: Dice, story: Story, fates: Fates) -> Self {
-        Self { world, time, dice, story, fates, sent: Mutex::new(0) }
+        Self { world, time, dice, story, fates, armed: Mutex::new(false), traffic: Mutex::default() }
+    }
+
+    /// Whether the time of faults is over.
+    pub(crate) fn is_well(&self) -> bool {
+        self.time.now_ms() >= WELL_AFTER_MS
+    }
+
+    /// From now on requests are counted, and meet their faults.
+    pub(crate) fn arm(&self) {
+        *self.armed.lock().expect("no holder of this lock panics") = true;
+    }
+
+    pub(crate) fn is_armed(&self) -> bool {
+        *self.armed.lock().expect("no holder of this lock panics")
+    }
+
+    fn traffic(&self) -> MutexGuard<'_, Traffic> {
+        self.traffic.lock().expect("no holder of this lock panics")
     }
 
     /// How many requests have been sent.
     pub(crate) fn sent(&self) -> usize {
-        *self.sent.lock().expect("no holder of this lock panics")
+        self.traffic().sent
     }
 
-    fn fate(&self) -> Option<Fault> {
-        let number = {
-            let mut sent = self.sent.lock().expect("no holder of this lock panics");
-            *sent += 1;
-            *sent - 1
-        };
-        match &self.fates {
-            Fates::Chosen(faults) => faults.get(&number).copied(),
-            Fates::Random { in_thousand, until_ms } => {
-                let hit = self.time.now_ms() < *until_ms && self.dice.in_thousand(*in_thousand);
-                hit.then(|| Fault::ALL[usize::try_from(self.dice.below(6)).unwrap_or(0)])
+    /// How many requests met each fault.
+    pub(crate) fn met(&self) -> BTreeMap<Fault, u64> {
+        self.traffic().met.clone()
+    }
+
+    /// The process that dies now, if an answer was deadly.
+    pub(crate) fn doomed(&self) -> Option<u32> {
+        self.traffic().doomed.take()
+    }
+
+    /// Notes a death.
+    pub(crate) fn bury(&self, process: u32) {
+        self.traffic().dead.push(process);
+    }
+
+    pub(crate) fn is_dead(&self, process: u32) -> bool {
+        self.traffic().dead.contains(&process)
+    }
+
+    /// What happens to the next request, and whether its answer is deadly.
+    fn fate(&self, system: &'static str) -> (Option<Fault>, bool) {
+        let now = self.time.now_ms();
+        let mut traffic = self.traffic();
+        let number = traffic.sent;
+        let (fault, deadly) = match &self.fates {
+            Fates::Chosen { .. } if !self.is_armed() => return (None, false),
+            Fates::Chosen { faults, deadly } => (faults.get(&number).copied(), *deadly == Some(number)),
+            Fates::Random { in_thousand } => {
+                let hit = now < WELL_AFTER_MS && self.dice.in_thousand(*in_thousand);
+                (hit.then(|| self.dice.one_of(&Fault::ALL)), false)
             }
+        };
+        traffic.sent += 1;
+        if let Some(fault) = fault {
+            *traffic.met.entry(fault).or_default() += 1;
         }
+        if fault == Some(Fault::Outage) {
+            traffic.gone.insert(system, now + OUTAGE_MS);
+        }
+        let gone = traffic.gone.get(system).is_some_and(|until| now < *until);
+        (if gone { Some(Fault::Outage) } else { fault }, deadly)
     }
 }
 
@@ -90,15 +184,27 @@ pub(crate) struct Wire {
     pub(crate) process: u32,
 }
 
-/// What a request does there, and whether it may see an old state of things.
-type Effect<T> = Box<dyn FnOnce(&mut World, bool) -> Result<T> + Send>;
+/// What a request does there.
+type Effect<T> = Box<dyn FnOnce(&mut World, Arrives) -> Result<T> + Send>;
+
+/// How a request arrives.
+#[derive(Clone, Copy)]
+pub(crate) struct Arrives {
+    /// Whether it may see an old state of things.
+    pub(crate) stale: bool,
+    /// Whether its sender has given up, or died: somebody may have looked, and found nothing, and sent another.
+    pub(crate) late: bool,
+    /// When.
+    pub(crate) at_ms: u64,
+}
 
 impl Wire {
-    /// A question: nothing changes, so an unanswered one is simply asked again.
+    /// A question to a system, named by the word before the colon: nothing changes, so an unanswered one is simply
+    /// asked again.
     pub(crate) async fn ask<T: Send + 'static>(
         &self,
         what: &'static str,
-        effect: impl FnOnce(&mut World, bool) -> Result<T> + Send + 'static,
+        effect: impl FnOnce(&mut World, Arrives) -> Result<T> + Send + 'static,
     ) -> Result<T> {
         self.send(what, Box::new(effect)).await.map_err(|error| match error.kind() {
             Kind::TimedOut => error.later(None),
@@ -110,37 +216,56 @@ impl Wire {
     pub(crate) async fn change<T: Send + 'static>(
         &self,
         what: &'static str,
-        effect: impl FnOnce(&mut World) -> Result<T> + Send + 'static,
+        effect: impl FnOnce(&mut World, Arrives) -> Result<T> + Send + 'static,
     ) -> Result<T> {
-        self.send(what, Box::new(move |world, _stale| effect(world))).await
+        self.network.world.lock().is_written_by(self.process, what);
+        self.send(what, Box::new(effect)).await
     }
 
     async fn send<T: Send + 'static>(&self, what: &'static str, effect: Effect<T>) -> Result<T> {
         let network = &self.network;
-        let fault = network.fate();
-        network.story.tell(&network.time, || match fault {
-            None => format!("process {}: {what}", self.process),
-            Some(fault) => format!("process {}: {what}: {fault:?}", self.process),
+        let (fault, deadly) = network.fate(what.split_once(':').map_or(what, |(system, _)| system));
+        network.story.tell(&network.time, || {
+            let fault = fault.map(|fault| format!(": {fault}")).unwrap_or_default();
+            let deadly = if deadly { ": its answer is deadly" } else { "" };
+            format!("process {}: {what}{fault}{deadly}", self.process)
         });
+        let result = self.travel(what, fault, effect).await;
+        if deadly {
+            network.traffic().doomed = Some(self.process);
+            std::future::pending::<()>().await;
+        }
+        result
+    }
+
+    async fn travel<T: Send + 'static>(
+        &self,
+        what: &'static str,
+        fault: Option<Fault>,
+        effect: Effect<T>,
+    ) -> Result<T> {
+        let network = &self.network;
         let (there, back) = (1 + network.dice.below(20), 1 + network.dice.below(20));
         let error = |kind| Error::new(kind, what);
         match fault {
             Some(Fault::Refused) => self.in_vain(there + back, error(Kind::Forbidden)).await,
-            Some(Fault::Before) => self.in_vain(there + back, error(Kind::Unreachable).later(None)).await,
+            Some(Fault::Before | Fault::Outage) => {
+                self.in_vain(there + back, error(Kind::Unreachable).later(None)).await
+            }
             Some(Fault::Throttled) => {
                 let wait = Duration::from_millis(1000 + network.dice.below(4000));
                 self.in_vain(there + back, error(Kind::Throttled).later(Some(wait))).await
             }
             Some(Fault::AnswerLost) => {
-                drop(self.arrive(there, effect, false));
+                drop(self.arrive(there, effect, fault));
                 self.in_vain(PATIENCE_MS, error(Kind::TimedOut).unknown()).await
             }
             Some(Fault::Late) => {
-                drop(self.arrive(PATIENCE_MS + 1 + network.dice.below(5000), effect, false));
+                drop(self.arrive(PATIENCE_MS + 1 + network.dice.below(LATE_MS), effect, fault));
                 self.in_vain(PATIENCE_MS, error(Kind::TimedOut).unknown()).await
             }
             Some(Fault::Stale) | None => {
-                let answer = self.arrive(there, effect, fault == Some(Fault::Stale));
+                let answer = self.arrive(there, effect, fault);
                 network.time.sleep_ms(there + back).await;
                 let mut answer = answer.lock().expect("no holder of this lock panics");
                 answer.take().expect("a request arrives before its answer")
@@ -158,13 +283,16 @@ impl Wire {
         &self,
         in_ms: u64,
         effect: Effect<T>,
-        stale: bool,
+        fault: Option<Fault>,
     ) -> Arc<Mutex<Option<Result<T>>>> {
         let answer = Arc::new(Mutex::new(None));
-        let (slot, world) = (Arc::clone(&answer), self.network.world.clone());
+        let (slot, network, process) = (Arc::clone(&answer), Arc::clone(&self.network), self.process);
+        let (stale, late) = (fault == Some(Fault::Stale), fault == Some(Fault::Late));
+        let at_ms = self.network.time.now_ms() + in_ms;
         let arrival = move || {
-            let mut world = world.lock();
-            let result = effect(&mut world, stale);
+            let late = late || network.is_dead(process);
+            let mut world = network.world.lock();
+            let result = effect(&mut world, Arrives { stale, late, at_ms });
             world.inspect();
             *slot.lock().expect("no holder of this lock panics") = Some(result);
         };

@@ -98,6 +98,11 @@ impl Time {
         Some(entry.due)
     }
 
+    /// When the next thing is due.
+    pub(crate) fn next_ms(&self) -> Option<u64> {
+        self.inner().queue.peek().map(|Reverse(entry)| entry.at_ms)
+    }
+
     /// Waits in virtual time.
     pub(crate) async fn sleep_ms(&self, ms: u64) {
         let (mut until, time) = (None, self.clone());

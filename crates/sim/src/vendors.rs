@@ -8,16 +8,19 @@ use pgrotate_core::env::{Clock, Entropy};
 use pgrotate_core::journal::Outcome;
 use pgrotate_core::keyring::Keyring;
 use pgrotate_core::password::Policy;
+use pgrotate_core::plan::Back;
 use pgrotate_core::provider::{
-    Activation, Authority, Capabilities, Change, Consumer, Content, Evidence, Finding, Inspection, Login,
-    Recorder, Seen, Sink, Story, Survey, Vault, VaultState, Verification, Verifier,
+    Activation, Authority, Capabilities, Change, Consumer, Content, Entry, Evidence, Finding, Inspection,
+    Login, Recorder, Seen, Sink, Story, Survey, Vault, VaultState, Verification, Verifier,
 };
 use pgrotate_core::rotation::{BoundConsumer, Copy, Rotation};
 use pgrotate_core::value::{Template, Update, UrlTemplate};
 use pgrotate_core::{CopyId, Environment, Error, FingerprintKey, Kind, Result, RunId, Secret, VersionId};
 
 use crate::network::Wire;
-use crate::world::{Kept, Sabotage, World, url};
+use crate::sabotage::Sabotage;
+use crate::time::Due;
+use crate::world::{Kept, Place, World, url};
 
 /// How long a change of the server takes.
 const OPERATION_MS: u64 = 5_000;
@@ -47,51 +50,56 @@ impl Vault for Vendor {
     }
 
     async fn read(&self) -> Result<VaultState> {
-        self.wire.ask("vault: read", |world, _| Ok(world.safe.state())).await
+        self.wire.ask("vault: read", |world, how| Ok(world.read_safe(how.stale, how.at_ms))).await
     }
 
+    /// As a vault without conditions on its writes does it: a look, then a write that adds and replaces nothing.
     async fn stage(&self, run: RunId, secret: &Secret) -> Result<()> {
-        let kept = Kept { password: secret.expose().to_owned(), run: Some(run) };
+        let ours = |entry: &Entry| entry.run == Some(run) && entry.secret == *secret;
+        let state = self.read().await?;
+        match &state.pending[..] {
+            [] if state.current.is_none_or(|current| current.run != Some(run)) => {}
+            [pending] if ours(pending) => return Ok(()),
+            _ => return Err(Error::new(Kind::Conflict, "stage a password")),
+        }
+        let password = secret.expose().to_owned();
         self.wire
-            .change("vault: stage", move |world| match &world.safe.pending {
-                Some(pending) if *pending != kept => Err(Error::new(Kind::Conflict, "stage a password")),
-                Some(_) => Ok(()),
-                None => {
-                    world.safe.pending = Some(kept);
-                    world.safe.writes += 1;
-                    Ok(())
-                }
+            .change("vault: stage", move |world, how| {
+                world.witness.learns(&password);
+                world.write_safe(how.at_ms, |safe| {
+                    if !safe.pending.iter().any(|kept| kept.is(run, &password)) {
+                        safe.pending.push(Kept { password, run: Some(run), late: how.late });
+                    }
+                });
+                Ok(())
             })
             .await
     }
 
     async fn promote(&self, run: RunId, next: &Secret) -> Result<Option<VersionId>> {
-        let kept = Kept { password: next.expose().to_owned(), run: Some(run) };
+        let password = next.expose().to_owned();
         self.wire
-            .change("vault: promote", move |world| {
-                let safe = &mut world.safe;
-                if safe.pending.as_ref() == Some(&kept) {
-                    safe.previous = safe.current.take();
-                    safe.current = safe.pending.take();
-                    if world.sabotage == Some(Sabotage::PromoteForgets) {
-                        safe.current.clone_from(&safe.previous);
+            .change("vault: promote", move |world, how| {
+                let forgets = world.is_sabotaged(Sabotage::PromoteForgets);
+                world.write_safe(how.at_ms, |safe| {
+                    if safe.pending.iter().any(|kept| kept.is(run, &password)) {
+                        safe.previous = safe.current.take();
+                        let next = Kept { password, run: Some(run), late: false };
+                        safe.current = if forgets { safe.previous.clone() } else { Some(next) };
+                    } else if !safe.current.as_ref().is_some_and(|kept| kept.is(run, &password)) {
+                        return Err(Error::new(Kind::Conflict, "promote a password"));
                     }
-                    safe.writes += 1;
-                } else if safe.current.as_ref() != Some(&kept) {
-                    return Err(Error::new(Kind::Conflict, "promote a password"));
-                }
-                Ok(Some(VersionId::new(safe.writes.to_string())))
+                    safe.pending.retain(|kept| kept.run != Some(run));
+                    Ok(Some(VersionId::new(safe.writes.to_string())))
+                })
             })
             .await
     }
 
     async fn discard(&self, run: RunId) -> Result<()> {
         self.wire
-            .change("vault: discard", move |world| {
-                if world.safe.pending.as_ref().is_some_and(|kept| kept.run == Some(run)) {
-                    world.safe.pending = None;
-                    world.safe.writes += 1;
-                }
+            .change("vault: discard", move |world, how| {
+                world.write_safe(how.at_ms, |safe| safe.pending.retain(|kept| kept.run != Some(run)));
                 Ok(())
             })
             .await
@@ -125,22 +133,22 @@ impl Authority for Vendor {
     async fn install(&self, change: &Change<'_>) -> Result<Outcome> {
         let (next, network) = (change.next.expose().to_owned(), Arc::clone(&self.wire.network));
         self.wire
-            .change("server: install", move |world| {
+            .change("server: install", move |world, _| {
                 if world.under_way > 0 {
                     return Err(Error::new(Kind::Busy, "change the server").later(None));
                 }
                 world.under_way += 1;
-                let there = network.world.clone();
-                let end = move || {
-                    let mut world = there.lock();
-                    world.server = match world.sabotage {
-                        Some(Sabotage::InstallGarbles) => format!("{next}?"),
-                        _ => next,
-                    };
-                    world.under_way -= 1;
+                let next =
+                    if world.is_sabotaged(Sabotage::InstallGarbles) { format!("{next}?") } else { next };
+                let (ready, effective) = (network.world.clone(), network.world.clone());
+                let lag_ms = world.lag_ms;
+                network.time.plan(OPERATION_MS, Due::Arrival(Box::new(move || ready.lock().under_way -= 1)));
+                let takes_effect = move || {
+                    let mut world = effective.lock();
+                    world.server = next;
                     world.inspect();
                 };
-                network.time.plan(OPERATION_MS, crate::time::Due::Arrival(Box::new(end)));
+                network.time.plan(OPERATION_MS + lag_ms, Due::Arrival(Box::new(takes_effect)));
                 Ok(())
             })
             .await?;
@@ -173,8 +181,8 @@ impl Consumer for Vendor {
 
     async fn activate(&self, _activation: &Activation<'_>) -> Result<Outcome> {
         self.wire
-            .change("application: restart", |world| {
-                if world.sabotage != Some(Sabotage::RestartIsFeigned) {
+            .change("application: restart", |world, _| {
+                if !world.is_sabotaged(Sabotage::RestartIsFeigned) {
                     world.application = world.places[0].values.last().cloned().unwrap_or_default();
                 }
                 Ok(Outcome::changed())
@@ -192,7 +200,7 @@ impl Verification for Vendor {
     async fn verify(&self, _evidence: &Evidence<'_>) -> Result<Outcome> {
         self.wire
             .ask("application: health", |world, _| {
-                let feigned = world.sabotage == Some(Sabotage::RestartIsFeigned);
+                let feigned = world.is_sabotaged(Sabotage::RestartIsFeigned);
                 if feigned || world.application == url(&world.server) {
                     return Ok(Outcome::confirmed());
                 }
@@ -202,14 +210,17 @@ impl Verification for Vendor {
     }
 }
 
+/// A channel that can't be asked whether a message has arrived.
+struct Chat(Wire);
+
 #[async_trait]
-impl Recorder for Vendor {
+impl Recorder for Chat {
     fn id(&self) -> &str {
         "chat"
     }
 
     async fn check(&self, _ticket: Option<&str>) -> Result<Vec<Finding>> {
-        self.wire.ask("chat: check", |_, _| Ok(Vec::new())).await
+        self.0.ask("chat: check", |_, _| Ok(Vec::new())).await
     }
 
     async fn record(&self, story: &Story, again: bool) -> Result<Outcome> {
@@ -217,12 +228,37 @@ impl Recorder for Vendor {
             return Ok(Outcome::unseen("it may have been told already"));
         }
         let run = story.run;
-        self.wire
-            .change("chat: tell", move |world| {
+        self.0
+            .change("chat: tell", move |world, _| {
                 world.messages.push(run);
-                if world.sabotage == Some(Sabotage::TellsTwice) {
-                    world.messages.push(run);
-                }
+                Ok(Outcome::changed())
+            })
+            .await
+    }
+}
+
+/// A ticket, whose comments can be searched.
+struct Ticket(Wire);
+
+#[async_trait]
+impl Recorder for Ticket {
+    fn id(&self) -> &str {
+        "ticket"
+    }
+
+    async fn check(&self, _ticket: Option<&str>) -> Result<Vec<Finding>> {
+        self.0.ask("ticket: check", |_, _| Ok(Vec::new())).await
+    }
+
+    async fn record(&self, story: &Story, again: bool) -> Result<Outcome> {
+        let run = story.run;
+        let there = move |world: &mut World, _| Ok(world.comments.iter().any(|comment| comment.0 == run));
+        if again && self.0.ask("ticket: search", there).await? {
+            return Ok(Outcome::already_done());
+        }
+        self.0
+            .change("ticket: comment", move |world, how| {
+                world.comments.push((run, how.late));
                 Ok(Outcome::changed())
             })
             .await
@@ -238,22 +274,20 @@ struct Store {
 }
 
 impl Store {
-    async fn look(&self) -> Result<Option<String>> {
-        let (number, readable) = (self.number, self.readable);
+    async fn look(&self) -> Result<(Option<String>, Option<VersionId>)> {
+        let number = self.number;
         self.wire
-            .ask("copy: read", move |world, stale| {
-                Ok(if readable { seen(world, number, stale) } else { None })
+            .ask(READ[number], move |world, how| {
+                let place = &world.places[number];
+                Ok((place.seen(how.stale, how.at_ms), place.version()))
             })
             .await
     }
 }
 
-/// What a reader sees: in a store that is slow to agree with itself, perhaps the value before.
-fn seen(world: &World, number: usize, stale: bool) -> Option<String> {
-    let values = &world.places[number].values;
-    let back = if stale && values.len() > 1 { 2 } else { 1 };
-    values.get(values.len() - back).cloned()
-}
+/// What requests to the stores are called: each is a system of its own.
+const READ: [&str; 4] = ["store 0: read", "store 1: read", "store 2: read", "store 3: read"];
+const WRITE: [&str; 4] = ["store 0: write", "store 1: write", "store 2: write", "store 3: write"];
 
 #[async_trait]
 impl Sink for Store {
@@ -274,42 +308,31 @@ impl Sink for Store {
     }
 
     async fn inspect(&self) -> Result<Seen> {
-        let content = match self.look().await? {
-            Some(value) => Content::Value(Secret::new(value)),
-            None => Content::Unseen,
-        };
-        Ok(Seen { content, version: None, updated_at: None })
+        let (value, version) = self.look().await?;
+        let content = value.map_or(Content::Unseen, |value| Content::Value(Secret::new(value)));
+        Ok(Seen { content, version, updated_at: None })
     }
 
     async fn publish(&self, update: &Update<'_>) -> Result<Outcome> {
-        let present = self.look().await?.map(Secret::new);
+        let (present, version) = self.look().await?;
+        let present = present.map(Secret::new);
         let value = update.value(present.as_ref())?;
-        if present.as_ref() == Some(&value) {
-            return Ok(Outcome::already_done());
+        let blindly = self.wire.network.world.lock().is_sabotaged(Sabotage::WritesBlindly);
+        if present.as_ref() == Some(&value) && !blindly {
+            return Ok(Outcome::already_done().version(version));
         }
-        let (number, readable, value) = (self.number, self.readable, value.expose().to_owned());
+        let (number, run, value) = (self.number, update.run, value.expose().to_owned());
         let version = self
             .wire
-            .change("copy: write", move |world| {
-                let sabotage = world.sabotage;
-                let place = &mut world.places[number];
-                if sabotage == Some(Sabotage::WriteSpills) {
-                    place.neighbour = "spilt";
+            .change(WRITE[number], move |world, how| {
+                if world.is_sabotaged(Sabotage::WriteSpills) {
+                    world.places[number].neighbour = "spilt";
                 }
-                let values = &mut place.values;
-                if sabotage == Some(Sabotage::WriteIsLost) && !readable {
-                    return Ok(None);
+                let lost = world.is_sabotaged(Sabotage::WriteIsLost) && !world.places[number].is_readable();
+                if !lost {
+                    world.places[number].write(run, value, how.late, how.at_ms);
                 }
-                if sabotage == Some(Sabotage::WriteRepeats) {
-                    values.push(value.clone());
-                    values.push(value);
-                    return Ok(None);
-                }
-                // A store without versions, or one that knows a write's token, has one effect however often it comes.
-                if values.last() != Some(&value) {
-                    values.push(value);
-                }
-                Ok(readable.then(|| VersionId::new(values.len().to_string())))
+                Ok(world.places[number].version())
             })
             .await?;
         Ok(Outcome::changed().version(version))
@@ -318,27 +341,29 @@ impl Sink for Store {
 
 const URL: &str = "postgresql://{user}:{password}@{host}:{port}/{name}";
 
+/// What is done beside the rotation of the password itself.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Extras {
+    /// Everything is proven a second time.
+    pub(crate) soak: bool,
+    /// A ticket is told, too.
+    pub(crate) ticket: bool,
+}
+
 /// A process's own view of the world: two processes share nothing but what is outside of them.
-pub(crate) fn rotation(wire: &Wire, soak: bool) -> Rotation {
+pub(crate) fn rotation(wire: &Wire, extras: Extras, back: Option<Back>) -> Rotation {
     let target =
         Target { host: "db".into(), port: 5432, database: "app".into(), user: "mindwelladmin".into() };
     let vendor = || Box::new(Vendor { wire: wire.clone(), id: CopyId::from("simulated:vault") });
-    let places: Vec<(CopyId, bool)> =
-        wire.network.world.lock().places.iter().map(|place| (place.id.clone(), place.readable)).collect();
-    let copies: Vec<Copy> = places
-        .iter()
-        .enumerate()
-        .map(|(number, (id, readable))| Copy {
-            sink: Box::new(Store { wire: wire.clone(), id: id.clone(), number, readable: *readable }),
-            template: Template::parse(if number == 0 { "{database_url}" } else { "{password}" })
-                .expect("a template of this file"),
-            retire: false,
-        })
-        .collect();
+    let copies = copies(wire);
     let (clock, entropy): (Arc<dyn Clock>, Arc<dyn Entropy>) =
         (Arc::new(wire.network.time.clone()), Arc::new(wire.network.dice.clone()));
+    let mut recorders: Vec<Box<dyn Recorder>> = vec![Box::new(Chat(wire.clone()))];
+    if extras.ticket {
+        recorders.push(Box::new(Ticket(wire.clone())));
+    }
     Rotation {
-        environment: Environment::from("sim"),
+        environment: environment(),
         url: UrlTemplate::parse(URL, &target).expect("the template of this file"),
         target,
         policy: Policy::default(),
@@ -346,15 +371,36 @@ pub(crate) fn rotation(wire: &Wire, soak: bool) -> Rotation {
         authority: vendor(),
         verifier: vendor(),
         wholes: Rotation::locks(&copies),
-        consumers: vec![BoundConsumer { consumer: vendor(), waits_for: vec![places[0].0.clone()] }],
+        consumers: vec![BoundConsumer { consumer: vendor(), waits_for: vec![copies[0].sink.id().clone()] }],
         copies,
         verifications: vec![vendor()],
-        back: None,
-        soak: soak.then(|| std::time::Duration::from_secs(60)),
-        recorders: vec![vendor()],
+        back,
+        soak: extras.soak.then(|| std::time::Duration::from_secs(60)),
+        recorders,
         key: FingerprintKey::new([1; 32]),
         clock,
         entropy,
         keyring: Keyring::default(),
     }
+}
+
+fn copies(wire: &Wire) -> Vec<Copy> {
+    let world = wire.network.world.lock();
+    let copy = |(number, place): (usize, &Place)| Copy {
+        sink: Box::new(Store {
+            wire: wire.clone(),
+            id: place.id.clone(),
+            number,
+            readable: place.is_readable(),
+        }),
+        template: Template::parse(if place.holds_url { "{database_url}" } else { "{password}" })
+            .expect("a template of this file"),
+        retire: false,
+    };
+    world.places.iter().enumerate().map(copy).collect()
+}
+
+/// The one environment there is.
+pub(crate) fn environment() -> Environment {
+    Environment::from("sim")
 }

@@ -1,77 +1,136 @@
-//! Everything that exists outside of pgrotate, and what must hold of it at every moment.
+//! Everything that exists outside of pgrotate.
 
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use pgrotate_core::provider::{Entry, VaultState};
 use pgrotate_core::{CopyId, RunId, Secret, VersionId};
 
+use crate::sabotage::Sabotage;
+use crate::witness::Witness;
+
 /// What works before anything happens.
 pub(crate) const OLD: &str = "OldPassword1OldPassword1OldPassw";
 /// What stands beside a copy and is none of pgrotate's business.
-const NEIGHBOUR: &str = "neighbour";
+pub(crate) const NEIGHBOUR: &str = "neighbour";
+/// For how long after a write a reader may still see what was there before.
+const STALE_MS: u64 = 5_000;
 
-/// A promise that is broken on purpose, to see that somebody notices.
+/// How a store keeps what it is given.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Sabotage {
-    /// The vault of record forgets the pending password when it becomes current.
-    PromoteForgets,
-    /// A store changes what stands beside a copy.
-    WriteSpills,
-    /// A store makes two versions of one write.
-    WriteRepeats,
-    /// A store takes a write and does not keep it, and shows what it was told.
-    WriteIsLost,
-    /// The application is told to restart, and stays as it is, and looks healthy.
-    RestartIsFeigned,
-    /// The server says that it has changed its password, and takes another one.
-    InstallGarbles,
-    /// What is told is told twice.
-    TellsTwice,
-}
-
-impl Sabotage {
-    /// All of them.
-    pub const ALL: [Self; 7] = [
-        Self::PromoteForgets,
-        Self::WriteSpills,
-        Self::WriteRepeats,
-        Self::WriteIsLost,
-        Self::RestartIsFeigned,
-        Self::InstallGarbles,
-        Self::TellsTwice,
-    ];
+pub(crate) enum Sort {
+    /// One value, which is overwritten: an application's setting.
+    Plain,
+    /// Each write makes a version: a Key Vault secret.
+    Versioned,
+    /// Each write carries a token, and one with a known token has no effect: an AWS secret.
+    Tokened,
+    /// One value that nobody can read back: a GitHub secret.
+    Blind,
 }
 
 /// One place that keeps a copy.
 #[derive(Clone, Debug)]
 pub(crate) struct Place {
     pub(crate) id: CopyId,
-    /// Whether its value can be read back.
-    pub(crate) readable: bool,
+    pub(crate) sort: Sort,
+    /// Whether it holds the URL rather than the bare password.
+    pub(crate) holds_url: bool,
     /// Its values, oldest first.
     pub(crate) values: Vec<String>,
+    /// The runs whose write it has taken.
+    tokens: Vec<RunId>,
+    /// When it was last written.
+    written_at_ms: u64,
+    /// How many writes arrived after their sender had given up: a store that makes a version of each can't know.
+    pub(crate) late: usize,
     /// What else is written together with it.
     pub(crate) neighbour: &'static str,
 }
 
 impl Place {
-    fn new(id: &str, readable: bool, value: &str) -> Self {
-        Self { id: CopyId::from(id), readable, values: vec![value.to_owned()], neighbour: NEIGHBOUR }
+    fn new(number: usize, sort: Sort) -> Self {
+        let mut place = Self {
+            id: CopyId::new(format!("store:{number}")),
+            sort,
+            holds_url: number == 0,
+            values: Vec::new(),
+            tokens: Vec::new(),
+            written_at_ms: 0,
+            late: 0,
+            neighbour: NEIGHBOUR,
+        };
+        place.values.push(place.form(OLD));
+        place
+    }
+
+    /// What it holds when it holds this password.
+    pub(crate) fn form(&self, password: &str) -> String {
+        if self.holds_url { url(password) } else { password.to_owned() }
+    }
+
+    pub(crate) fn holds(&self, password: &str) -> bool {
+        self.values.last().is_some_and(|value| match self.holds_url {
+            true => *value == url(password),
+            false => value == password,
+        })
+    }
+
+    pub(crate) fn is_readable(&self) -> bool {
+        self.sort != Sort::Blind
+    }
+
+    /// What a reader sees: in a store that is slow to agree with itself, perhaps the value before.
+    pub(crate) fn seen(&self, stale: bool, at_ms: u64) -> Option<String> {
+        let slow = matches!(self.sort, Sort::Plain | Sort::Tokened);
+        let stale = stale && slow && self.values.len() > 1 && at_ms < self.written_at_ms + STALE_MS;
+        let back = if stale { 2 } else { 1 };
+        self.is_readable().then(|| self.values[self.values.len() - back].clone())
+    }
+
+    /// Takes a write.
+    pub(crate) fn write(&mut self, run: RunId, value: String, late: bool, at_ms: u64) {
+        let same = self.values.last() == Some(&value);
+        let known = self.tokens.contains(&run);
+        let ignored = match self.sort {
+            Sort::Plain | Sort::Blind => same,
+            Sort::Tokened => known,
+            Sort::Versioned => false,
+        };
+        self.late += usize::from(late);
+        self.tokens.push(run);
+        if !ignored {
+            self.values.push(value);
+            self.written_at_ms = at_ms;
+        }
+    }
+
+    pub(crate) fn version(&self) -> Option<VersionId> {
+        matches!(self.sort, Sort::Versioned | Sort::Tokened)
+            .then(|| VersionId::new(self.values.len().to_string()))
     }
 }
 
 /// A version in the vault of record.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub(crate) struct Kept {
     pub(crate) password: String,
     pub(crate) run: Option<RunId>,
+    /// Whether it came after its sender had given up.
+    pub(crate) late: bool,
+}
+
+impl Kept {
+    /// Whether it is this password of this run.
+    pub(crate) fn is(&self, run: RunId, password: &str) -> bool {
+        self.run == Some(run) && self.password == password
+    }
 }
 
 /// The vault of record.
 #[derive(Clone, Debug)]
 pub(crate) struct Safe {
     pub(crate) current: Option<Kept>,
-    pub(crate) pending: Option<Kept>,
+    pub(crate) pending: Vec<Kept>,
     pub(crate) previous: Option<Kept>,
     pub(crate) writes: u64,
 }
@@ -79,32 +138,43 @@ pub(crate) struct Safe {
 impl Safe {
     /// What a reader sees.
     pub(crate) fn state(&self) -> VaultState {
-        let entry = |kept: &Option<Kept>| {
-            kept.as_ref().map(|kept| Entry { secret: Secret::new(kept.password.as_str()), run: kept.run })
-        };
+        let entry = |kept: &Kept| Entry { secret: Secret::new(kept.password.as_str()), run: kept.run };
         VaultState {
-            current: entry(&self.current),
-            pending: entry(&self.pending).into_iter().collect(),
-            previous: entry(&self.previous),
+            current: self.current.as_ref().map(entry),
+            pending: self.pending.iter().map(entry).collect(),
+            previous: self.previous.as_ref().map(entry),
             version: Some(VersionId::new(self.writes.to_string())),
             updated_at: None,
         }
     }
+
+    /// All versions.
+    pub(crate) fn versions(&self) -> impl Iterator<Item = &Kept> {
+        self.current.iter().chain(&self.pending).chain(&self.previous)
+    }
 }
 
 /// Everything outside of pgrotate.
-#[derive(Clone, Debug)]
 pub(crate) struct World {
     /// The password that the server accepts.
     pub(crate) server: String,
     /// Operations on the server that are under way.
     pub(crate) under_way: u32,
+    /// How long the server takes, after it has said that all is done, until it accepts the new password.
+    pub(crate) lag_ms: u64,
     pub(crate) safe: Safe,
+    /// The vault as it was before its last write, and when that was: a cache may still show it.
+    safe_before: (u64, Safe),
     pub(crate) places: Vec<Place>,
     /// The value with which the application was started.
     pub(crate) application: String,
     /// Who has been told of which run.
     pub(crate) messages: Vec<RunId>,
+    /// The ticket's comments: of which run, and whether one came after its sender had given up.
+    pub(crate) comments: Vec<(RunId, bool)>,
+    /// The process with the newest lease: nobody else may change anything.
+    pub(crate) writer: u32,
+    pub(crate) witness: Witness,
     /// The promises that have been broken.
     pub(crate) broken: Vec<String>,
     /// Who breaks one on purpose.
@@ -112,28 +182,24 @@ pub(crate) struct World {
 }
 
 impl World {
-    /// A consistent world with so many copies; the first is what the application reads, the last can't be read back
-    /// if `blind`.
-    pub(crate) fn new(copies: usize, blind: bool) -> Self {
-        let place = |number: usize| {
-            let readable = !(blind && number + 1 == copies && number > 0);
-            let value = if number == 0 { url(OLD) } else { OLD.to_owned() };
-            Place::new(&format!("store:{number}"), readable, &value)
-        };
+    /// A consistent world with a copy in a store of each of these sorts; the first is what the application reads.
+    pub(crate) fn new(sorts: &[Sort], lag_ms: u64, sabotage: Option<Sabotage>) -> Self {
+        let current = Some(Kept { password: OLD.to_owned(), run: None, late: false });
+        let safe = Safe { current, pending: Vec::new(), previous: None, writes: 1 };
         Self {
             server: OLD.to_owned(),
             under_way: 0,
-            safe: Safe {
-                current: Some(Kept { password: OLD.to_owned(), run: None }),
-                pending: None,
-                previous: None,
-                writes: 1,
-            },
-            places: (0..copies).map(place).collect(),
+            lag_ms,
+            safe_before: (0, safe.clone()),
+            safe,
+            places: sorts.iter().enumerate().map(|(number, sort)| Place::new(number, *sort)).collect(),
             application: url(OLD),
             messages: Vec::new(),
+            comments: Vec::new(),
+            writer: 0,
+            witness: Witness::new(OLD),
             broken: Vec::new(),
-            sabotage: None,
+            sabotage,
         }
     }
 
@@ -145,59 +211,31 @@ impl World {
         }
     }
 
-    /// What must hold after everything that happens.
-    pub(crate) fn inspect(&mut self) {
-        let safe = &self.safe;
-        let known = [&safe.current, &safe.pending, &safe.previous];
-        if !known.into_iter().flatten().any(|kept| kept.password == self.server) {
-            self.breaks("1: no version in the vault of record logs in");
-        }
-        if self.places.iter().any(|place| place.neighbour != NEIGHBOUR) {
-            self.breaks("5: something was changed that is not pgrotate's");
-        }
-        let twice = |values: &[String]| values.windows(2).any(|pair| pair[0] == pair[1]);
-        if self.places.iter().any(|place| twice(&place.values)) {
-            self.breaks("6: a copy got the same value twice");
-        }
-        if self.messages.windows(2).any(|pair| pair[0] == pair[1]) {
-            self.breaks("6: a run was told twice");
+    pub(crate) fn is_sabotaged(&self, by: Sabotage) -> bool {
+        self.sabotage == Some(by)
+    }
+
+    /// Somebody sends a change.
+    pub(crate) fn is_written_by(&mut self, process: u32, what: &str) {
+        if self.writer != process {
+            let writer = self.writer;
+            self.breaks(format!(
+                "3: process {process} sends `{what}`, and process {writer} has the environment"
+            ));
         }
     }
 
-    /// Everything is new, once.
-    pub(crate) fn everything_is_new(&mut self, run: RunId) {
-        let new = self.server.clone();
-        let current =
-            self.safe.current.as_ref().is_some_and(|kept| kept.password == new && kept.run == Some(run));
-        if new == OLD || !current || self.safe.pending.is_some() {
-            self.breaks("2: a run is done, and server and vault of record are not at its password");
-        }
-        let holds = |place: &Place| {
-            let expected = if place.id.as_str() == "store:0" { url(&new) } else { new.clone() };
-            place.values.last() == Some(&expected)
-        };
-        if !self.places.iter().all(holds) {
-            self.breaks("2: a run is done, and a copy does not hold its password");
-        }
-        if self.application != url(&new) {
-            self.breaks("2: a run is done, and the application was not started with its password");
-        }
-        // GitHub's secrets show no value, so a repeated write can't be told from the first one there.
-        let several = |place: &Place| place.readable && place.values.len() > 2;
-        if self.places.iter().any(several) {
-            self.breaks("6: a copy got more than one new version");
-        }
+    /// Changes the vault of record.
+    pub(crate) fn write_safe<T>(&mut self, at_ms: u64, write: impl FnOnce(&mut Safe) -> T) -> T {
+        self.safe_before = (at_ms, self.safe.clone());
+        self.safe.writes += 1;
+        write(&mut self.safe)
     }
 
-    /// Nothing has changed.
-    pub(crate) fn nothing_is_changed(&mut self) {
-        let same = self.server == OLD
-            && self.safe.current.as_ref().is_some_and(|kept| kept.password == OLD)
-            && self.safe.pending.is_none()
-            && self.places.iter().all(|place| place.values.len() == 1);
-        if !same {
-            self.breaks("2: a run ended without success, and something is changed");
-        }
+    /// What a reader of the vault of record sees.
+    pub(crate) fn read_safe(&self, stale: bool, at_ms: u64) -> VaultState {
+        let (written_at_ms, before) = &self.safe_before;
+        if stale && at_ms < written_at_ms + STALE_MS { before.state() } else { self.safe.state() }
     }
 }
 
