@@ -6,12 +6,13 @@
 use std::collections::BTreeMap;
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use clap::Parser;
 use pgrotate_sim::play::{Keep, Verdict, chosen, seed};
 use pgrotate_sim::sweep::{on_threads, sweep};
 use pgrotate_sim::{Chosen, Fault, Moves};
+use rustix::time::{ClockId, clock_gettime};
 
 /// Simulates rotations and checks what must always hold
 #[derive(Debug, Parser)]
@@ -40,7 +41,10 @@ struct Args {
 #[derive(Default)]
 struct Sum {
     played: u64,
+    rotations: u64,
     requests: u64,
+    /// What the threads have spent of their processors, which others use too.
+    busy: Duration,
     broken: Vec<String>,
     moves: Moves,
     befell: BTreeMap<&'static str, u64>,
@@ -50,6 +54,7 @@ struct Sum {
 impl Sum {
     fn take(&mut self, verdict: Verdict, command: impl FnOnce() -> String) {
         self.played += 1;
+        self.rotations += verdict.outcomes.len() as u64;
         self.requests += verdict.requests as u64;
         if !verdict.broken.is_empty() {
             self.broken.push(format!("{}: {}", command(), verdict.broken.join("; ")));
@@ -61,13 +66,24 @@ impl Sum {
 
     fn and(mut self, other: Self) -> Self {
         self.played += other.played;
+        self.rotations += other.rotations;
         self.requests += other.requests;
+        self.busy += other.busy;
         self.broken.extend(other.broken);
         self.moves.add(other.moves);
         add(&mut self.befell, other.befell);
         add(&mut self.met, other.met);
         self
     }
+}
+
+/// What this thread has spent of a processor.
+fn spent() -> Duration {
+    let time = clock_gettime(ClockId::ThreadCPUTime);
+    Duration::new(
+        u64::try_from(time.tv_sec).unwrap_or_default(),
+        u32::try_from(time.tv_nsec).unwrap_or_default(),
+    )
 }
 
 fn add<K: Ord>(sum: &mut BTreeMap<K, u64>, more: BTreeMap<K, u64>) {
@@ -92,6 +108,7 @@ fn main() -> ExitCode {
         sum = sum.and(timed("enumerated", || {
             sweep(threads, |sum: &mut Sum, faults, verdict| {
                 sum.take(verdict, || format!("pgrotate-sim --play \"{faults}\""));
+                sum.busy = spent();
             })
         }));
     }
@@ -106,6 +123,7 @@ fn main() -> ExitCode {
                 let keep = Keep { moves: number.is_multiple_of(10), ..Keep::default() };
                 sum.take(seed(number, keep), || format!("pgrotate-sim --seed {number}"));
             }
+            sum.busy = spent();
         })
     }));
     report(&sum)
@@ -144,12 +162,15 @@ fn timed(what: &str, play: impl FnOnce() -> Vec<Sum>) -> Sum {
     let sums = play();
     let (seconds, threads) = (began.elapsed().as_secs_f64(), sums.len());
     let sum = sums.into_iter().fold(Sum::default(), Sum::and);
-    let rate = sum.played as f64 / seconds;
     println!(
-        "{what}: {} simulations, {} requests in {seconds:.1} s on {threads} threads: {rate:.0} a second, {:.0} on one",
+        "{what}: {} simulations with {} rotations and {} requests in {seconds:.1} s on {threads} threads; \
+         of one core {:.0} s: {:.0} simulations, {:.0} rotations a second",
         sum.played,
+        sum.rotations,
         sum.requests,
-        rate / threads as f64,
+        sum.busy.as_secs_f64(),
+        sum.played as f64 / sum.busy.as_secs_f64(),
+        sum.rotations as f64 / sum.busy.as_secs_f64(),
     );
     sum
 }

@@ -73,7 +73,7 @@ impl Shape {
             lag_ms: dice.one_of(&[0, 0, 1_000, 5_000]),
             dies: Deaths::Often(dice.one_of(&[0, 2, 5, 20])),
             sleeps: dice.one_of(&[0, 0, 2, 10]),
-            rivals: dice.one_of(&[0, 0, 2, 10]),
+            rivals: dice.one_of(&[0, 0, 0, 5]),
             jumps: dice.one_of(&[0, 0, 0, 5]),
             changes_mind: dice.one_of(&[0, 0, 100, 500]),
             full: dice.one_of(&[0, 0, 0, 10]),
