@@ -12,6 +12,7 @@ mod contract;
 mod crash;
 mod promotion;
 mod requests;
+mod rollback;
 mod rotation;
 mod signin;
 mod throttling;
