@@ -26,6 +26,9 @@ use self::rows::{Heading, LeaseRow, column, unsigned};
 use self::witness::{Witness, Witnesses};
 use crate::holder::Holder;
 
+/// The pages in SQLite's log from which on it is worth while to put them into the database.
+const A_LONG_LOG: u32 = 1000;
+
 /// The journal and the leases of one state folder.
 #[derive(Clone)]
 pub struct SqliteStore {
@@ -101,6 +104,9 @@ impl SqliteStore {
         let work = move |transaction: &Transaction<'_>| {
             let row = mine(transaction, &lease)?;
             let expires_at_ms = lease.expires_at.as_millisecond();
+            if holder.is_none() {
+                layout::empty_the_log_from(transaction, A_LONG_LOG)?;
+            }
             LeaseRow { holder, expires_at_ms, ..row }.write(transaction)?;
             Ok(lease)
         };
@@ -164,7 +170,11 @@ impl Leases for SqliteStore {
         let (environment, holder) = (environment.clone(), self.holder.clone());
         let witnesses = self.witnesses.clone();
         let taken = self.change(
-            move |transaction| take(transaction, &environment, &holder, Timestamp::now()),
+            move |transaction| {
+                // No step pays for it: it costs three synchronous writes. Who gives the lease back does.
+                layout::empty_the_log_from(transaction, 0)?;
+                take(transaction, &environment, &holder, Timestamp::now())
+            },
             move |row| witnesses.begin(row),
         );
         lease(&taken.await?)

@@ -121,6 +121,11 @@ fn look_through(connection: &mut Connection, noted: &[Witness]) -> Result<()> {
     transaction.commit().map_err(|error| damage::sqlite(&error))
 }
 
+/// After how many pages a commit puts the log into the database; never, if 0. The last one to leave does in any case.
+pub(super) fn empty_the_log_from(connection: &Connection, pages: u32) -> Result<()> {
+    connection.pragma_update(None, "wal_autocheckpoint", pages).map_err(|error| damage::sqlite(&error))
+}
+
 fn layout(connection: &Connection) -> Result<i64> {
     connection
         .pragma_query_value(None, "user_version", |row| row.get(0))
