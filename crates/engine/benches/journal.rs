@@ -28,8 +28,9 @@ use pgrotate_core::{Result, RunId, Secret, StepId};
 use pgrotate_engine::system::{OsEntropy, SystemClock};
 use pgrotate_engine::{Embedded, SqliteStore};
 
-const ROUNDS: usize = 9;
-const STEPS: usize = 150;
+const ROUNDS: usize = 31;
+/// About as many as a run of the example has.
+const STEPS: usize = 40;
 /// A page with its header, as SQLite's log holds it.
 const FRAME: usize = 4120;
 

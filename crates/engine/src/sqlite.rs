@@ -71,54 +71,50 @@ impl SqliteStore {
             .map_err(|error| damage::sqlite(&error))
     }
 
-    /// Runs a transaction away from the async threads: a durable write takes milliseconds. What `after` does
-    /// with its result comes after the commit and before the next transaction of this process.
-    async fn transaction<T: Send + 'static>(
+    /// Runs a transaction. What `after` does with its result comes after the commit and before the next transaction
+    /// of this process.
+    ///
+    /// On the thread that runs everything: a commit takes milliseconds, and handing it to another thread and back takes
+    /// as long again on a busy machine. Whatever is in hand meanwhile waits for answers from far away.
+    fn transaction<T>(
         &self,
         behaviour: TransactionBehavior,
-        work: impl FnOnce(&Transaction<'_>) -> Result<T> + Send + 'static,
-        after: impl FnOnce(&T) -> Result<()> + Send + 'static,
+        work: impl FnOnce(&Transaction<'_>) -> Result<T>,
+        after: impl FnOnce(&T) -> Result<()>,
     ) -> Result<T> {
-        let connection = Arc::clone(&self.connection);
-        let task = tokio::task::spawn_blocking(move || {
-            let mut connection = connection.lock().expect("no holder of the connection panics");
-            let transaction =
-                connection.transaction_with_behavior(behaviour).map_err(|error| damage::sqlite(&error))?;
-            let result = work(&transaction)?;
-            transaction.commit().map_err(|error| damage::sqlite(&error))?;
-            after(&result)?;
-            Ok(result)
-        });
-        task.await.map_err(|_| Error::internal("a write to the journal did not come to an end"))?
+        let mut connection = self.connection.lock().expect("no holder of the connection panics");
+        let transaction =
+            connection.transaction_with_behavior(behaviour).map_err(|error| damage::sqlite(&error))?;
+        let result = work(&transaction)?;
+        transaction.commit().map_err(|error| damage::sqlite(&error))?;
+        after(&result)?;
+        Ok(result)
     }
 
-    async fn look<T: Send + 'static>(
+    fn look<T>(&self, work: impl FnOnce(&Transaction<'_>) -> Result<T>) -> Result<T> {
+        self.transaction(TransactionBehavior::Deferred, work, |_| Ok(()))
+    }
+
+    fn change<T>(
         &self,
-        work: impl FnOnce(&Transaction<'_>) -> Result<T> + Send + 'static,
+        work: impl FnOnce(&Transaction<'_>) -> Result<T>,
+        after: impl FnOnce(&T) -> Result<()>,
     ) -> Result<T> {
-        self.transaction(TransactionBehavior::Deferred, work, |_| Ok(())).await
+        self.transaction(TransactionBehavior::Immediate, work, after)
     }
 
     /// Moves the end of a lease that is still the newest.
-    async fn extend(&self, lease: Lease, holder: Option<String>) -> Result<Lease> {
-        let work = move |transaction: &Transaction<'_>| {
+    fn extend(&self, lease: Lease, holder: Option<String>) -> Result<Lease> {
+        let work = |transaction: &Transaction<'_>| {
             let row = mine(transaction, &lease)?;
             let expires_at_ms = lease.expires_at.as_millisecond();
             if holder.is_none() {
                 layout::empty_the_log_from(transaction, A_LONG_LOG)?;
             }
-            LeaseRow { holder, expires_at_ms, ..row }.write(transaction)?;
-            Ok(lease)
+            LeaseRow { holder, expires_at_ms, ..row }.write(transaction)
         };
-        self.change(work, |_| Ok(())).await
-    }
-
-    async fn change<T: Send + 'static>(
-        &self,
-        work: impl FnOnce(&Transaction<'_>) -> Result<T> + Send + 'static,
-        after: impl FnOnce(&T) -> Result<()> + Send + 'static,
-    ) -> Result<T> {
-        self.transaction(TransactionBehavior::Immediate, work, after).await
+        self.change(work, |()| Ok(()))?;
+        Ok(lease)
     }
 }
 
@@ -126,21 +122,16 @@ impl SqliteStore {
 impl Journal for SqliteStore {
     async fn append(&self, lease: &Lease, run: RunId, records: &[Record]) -> Result<()> {
         let lines: Vec<(i64, String)> = records.iter().map(line).collect::<Result<_>>()?;
-        let (lease, witnesses) = (lease.clone(), self.witnesses.clone());
-        self.change(
-            move |transaction| append(transaction, &lease, run, &lines),
-            move |witness| {
-                // The entries are on disk. A witness that stays behind is harmless.
-                let _ = witnesses.note(witness);
-                Ok(())
-            },
-        )
-        .await
-        .map(drop)
+        let note = |witness: &Witness| {
+            // The entries are on disk. A witness that stays behind is harmless.
+            let _ = self.witnesses.note(witness);
+            Ok(())
+        };
+        self.change(|transaction| append(transaction, lease, run, &lines), note).map(drop)
     }
 
     async fn read(&self, run: RunId) -> Result<Vec<Record>> {
-        self.look(move |transaction| match Heading::read(transaction, run)? {
+        self.look(|transaction| match Heading::read(transaction, run)? {
             Some(heading) => rows::entries(transaction, &heading),
             None if rows::has_entries(transaction, run)? => {
                 Err(damage::run(run, "it has entries and no heading"))
@@ -148,47 +139,36 @@ impl Journal for SqliteStore {
             // Nobody says that there is no such run before the headings are known to be all there.
             None => headings(transaction, None).map(|_| Vec::new()),
         })
-        .await
     }
 
     async fn runs(&self, environment: Option<&Environment>) -> Result<Vec<RunHeading>> {
-        let environment = environment.cloned();
-        self.look(move |transaction| {
-            let heading = |heading: Heading| {
-                let Heading { run, environment, .. } = heading;
-                Ok(RunHeading { run, environment, generation: Generation(unsigned(heading.generation)?) })
-            };
-            headings(transaction, environment.as_ref())?.into_iter().map(heading).collect()
-        })
-        .await
+        let heading = |heading: Heading| {
+            let Heading { run, environment, .. } = heading;
+            Ok(RunHeading { run, environment, generation: Generation(unsigned(heading.generation)?) })
+        };
+        self.look(|transaction| headings(transaction, environment)?.into_iter().map(heading).collect())
     }
 }
 
 #[async_trait]
 impl Leases for SqliteStore {
     async fn acquire(&self, environment: &Environment) -> Result<Lease> {
-        let (environment, holder) = (environment.clone(), self.holder.clone());
-        let witnesses = self.witnesses.clone();
-        let taken = self.change(
-            move |transaction| {
-                // No step pays for it: it costs three synchronous writes. Who gives the lease back does.
-                layout::empty_the_log_from(transaction, 0)?;
-                take(transaction, &environment, &holder, Timestamp::now())
-            },
-            move |row| witnesses.begin(row),
-        );
-        lease(&taken.await?)
+        let work = |transaction: &Transaction<'_>| {
+            // No step pays for it: it costs three synchronous writes. Who gives the lease back does.
+            layout::empty_the_log_from(transaction, 0)?;
+            take(transaction, environment, &self.holder, Timestamp::now())
+        };
+        lease(&self.change(work, |row| self.witnesses.begin(row))?)
     }
 
     async fn renew(&self, lease: &Lease) -> Result<Lease> {
-        let (lease, holder) =
-            (Lease { expires_at: Timestamp::now() + TERM, ..lease.clone() }, self.holder.to_text());
-        self.extend(lease, Some(holder)).await
+        let lease = Lease { expires_at: Timestamp::now() + TERM, ..lease.clone() };
+        self.extend(lease, Some(self.holder.to_text()))
     }
 
     async fn release(&self, lease: &Lease) -> Result<()> {
         let lease = Lease { expires_at: Timestamp::now(), ..lease.clone() };
-        match self.extend(lease, None).await {
+        match self.extend(lease, None) {
             Err(error) if error.kind() == Kind::Fenced => Ok(()),
             result => result.map(drop),
         }

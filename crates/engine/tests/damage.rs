@@ -192,8 +192,8 @@ async fn emptied(folder: &Path) {
 
 /// The database, its log and what was noted beside it, by their paths in the folder.
 fn read_files(folder: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
-    let heads = folder.join("journal.sqlite-heads");
-    let paths = [folder, &heads].map(|folder| fs::read_dir(folder).unwrap());
+    let noted = folder.join("journal.sqlite-witness");
+    let paths = [folder, &noted].map(|folder| fs::read_dir(folder).unwrap());
     let paths = paths.into_iter().flatten().map(|entry| entry.unwrap().path());
     paths
         .filter(|path| path.is_file() && !path.ends_with("journal.sqlite-shm"))
@@ -202,7 +202,7 @@ fn read_files(folder: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
 }
 
 fn write_files(folder: &Path, files: &BTreeMap<PathBuf, Vec<u8>>) {
-    fs::create_dir_all(folder.join("journal.sqlite-heads")).unwrap();
+    fs::create_dir_all(folder.join("journal.sqlite-witness")).unwrap();
     for (path, bytes) in files {
         fs::write(folder.join(path), bytes).unwrap();
     }
@@ -213,13 +213,13 @@ const SECTOR: usize = 512;
 const FRAME: usize = 24 + PAGE;
 
 /// The bits to flip, by number: all of them, or all of the database's header, all of the beginnings of pages, which
-/// say where the rest is, and of the rest a bit of every thirteenth byte.
+/// say where the rest is, and of the rest a bit of every twenty-ninth byte.
 fn bits_of_database(size: usize) -> impl Iterator<Item = usize> {
     const BEGINNING: usize = 24;
     (0..size * 8).filter(|number| {
         let (byte, bit) = (number / 8, number % 8);
         let steers = byte < 100 || byte % PAGE < BEGINNING;
-        !cfg!(debug_assertions) || steers || (byte % 13 == 0 && byte / 13 % 8 == bit)
+        !cfg!(debug_assertions) || steers || (byte % 29 == 0 && byte / 29 % 8 == bit)
     })
 }
 
@@ -310,13 +310,13 @@ async fn what_is_removed_is_missed() {
 #[tokio::test]
 async fn what_a_power_failure_does_to_the_witness_is_harmless() {
     let journal = Journal::new().await;
-    let noted = "journal.sqlite-heads/dev";
+    let noted = "journal.sqlite-witness/dev";
     let noticed =
         journal.damage(noted, [0, journal.size(noted)], |length, bytes| *bytes = vec![0; *length]).await;
     assert_eq!((noticed.named, noticed.harmless), (0, 2));
     let rested = Journal::at_rest().await;
     let mut files = rested.files.clone();
-    files.retain(|path, _| !path.starts_with("journal.sqlite-heads"));
+    files.retain(|path, _| !path.starts_with("journal.sqlite-witness"));
     let folder = folder();
     write_files(folder.path(), &files);
     assert_eq!(tell(folder.path(), &rested.runs).await, rested.whole);

@@ -328,7 +328,7 @@ async fn what_is_missing_is_found_without_a_witness_too() {
         let lab = Lab::new();
         lab.engine().start(&lab.rotation(), Lab::wish()).await.unwrap();
         lab.engine().start(&lab.rotation(), Lab::wish()).await.unwrap();
-        std::fs::remove_dir_all(lab.folder.path().join("journal.sqlite-heads")).unwrap();
+        std::fs::remove_dir_all(lab.folder.path().join("journal.sqlite-witness")).unwrap();
         lab.tamper(damage);
         let error = lab.engine().unfinished(None).await.unwrap_err();
         assert!(error.to_string().contains(named), "{damage}: {error}");
@@ -376,8 +376,8 @@ async fn the_journal_holds_no_password() {
     let lab = Lab::new();
     lab.engine().start(&lab.rotation(), Lab::wish()).await.unwrap();
     let password = lab.world.state().server.clone();
-    let heads = lab.folder.path().join("journal.sqlite-heads");
-    let files = [lab.folder.path(), &heads].map(|folder| std::fs::read_dir(folder).unwrap());
+    let noted = lab.folder.path().join("journal.sqlite-witness");
+    let files = [lab.folder.path(), &noted].map(|folder| std::fs::read_dir(folder).unwrap());
     let files: Vec<_> = files.into_iter().flatten().map(|file| file.unwrap().path()).collect();
     for file in files.iter().filter(|path| path.is_file()) {
         let bytes = std::fs::read(file).unwrap();

@@ -120,7 +120,7 @@ impl Witnesses {
     /// `journal.sqlite*` has all of them.
     pub(super) fn beside(database: &Path) -> Self {
         let mut name = database.as_os_str().to_owned();
-        name.push("-heads");
+        name.push("-witness");
         Self(PathBuf::from(name))
     }
 
@@ -279,6 +279,6 @@ mod tests {
         std::fs::write(witnesses.path(&Environment::from("prod")), text).unwrap();
         let error = witnesses.all().unwrap_err();
         assert_eq!(error.kind(), Kind::Corrupt, "a copy under another name");
-        assert!(error.to_string().contains("journal.sqlite-heads/prod"), "{error}");
+        assert!(error.to_string().contains("journal.sqlite-witness/prod"), "{error}");
     }
 }
