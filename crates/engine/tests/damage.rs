@@ -108,18 +108,18 @@ impl Journal {
 
     /// Damages one file in each of these ways, and looks what the journal says then. Gives how many ways
     /// were noticed.
-    async fn damage<D: std::fmt::Debug>(
+    async fn damage<D: std::fmt::Debug + Copy>(
         &self,
         file: &str,
         ways: impl IntoIterator<Item = D>,
-        damage: impl Fn(&D, &mut Vec<u8>),
+        damage: impl Fn(D, &mut Vec<u8>),
     ) -> Noticed {
         let folder = folder();
         let mut noticed = Noticed::default();
         write_files(folder.path(), &self.files);
         for way in ways {
             let mut bytes = self.files[Path::new(file)].clone();
-            damage(&way, &mut bytes);
+            damage(way, &mut bytes);
             if bytes == self.files[Path::new(file)] {
                 continue;
             }
@@ -233,46 +233,53 @@ fn bits_of_log(size: usize) -> impl Iterator<Item = usize> {
     })
 }
 
-fn flip(number: &usize, bytes: &mut Vec<u8>) {
+fn flip(number: usize, bytes: &mut [u8]) {
     bytes[number / 8] ^= 1 << (number % 8);
 }
 
 /// Around every sector and every frame, and everywhere in the first one.
 fn lengths(size: usize) -> impl Iterator<Item = usize> {
-    let limit = |length: usize| length % SECTOR <= 1 || (length + 1) % SECTOR == 0 || length % FRAME == 32;
+    let limit =
+        |length: usize| length % SECTOR <= 1 || (length + 1).is_multiple_of(SECTOR) || length % FRAME == 32;
     (0..size).filter(move |length| *length < 128 || limit(*length) || size - length < 8)
 }
 
-fn cut(length: &usize, bytes: &mut Vec<u8>) {
-    bytes.truncate(*length);
+fn cut(length: usize, bytes: &mut Vec<u8>) {
+    bytes.truncate(length);
 }
 
-fn zero(sector: &usize, bytes: &mut Vec<u8>) {
+fn zero(sector: usize, bytes: &mut [u8]) {
     let end = (sector + SECTOR).min(bytes.len());
-    bytes[*sector..end].fill(0);
+    bytes[sector..end].fill(0);
 }
 
 #[tokio::test]
 async fn every_flipped_bit_of_the_database() {
     let journal = Journal::at_rest().await;
-    let noticed = journal.damage(DATABASE, bits_of_database(journal.size(DATABASE)), flip).await;
+    let noticed = journal
+        .damage(DATABASE, bits_of_database(journal.size(DATABASE)), |bit, bytes| flip(bit, bytes))
+        .await;
     assert!(noticed.named > noticed.harmless / 4, "{noticed:?}");
 }
 
 #[tokio::test]
 async fn every_flipped_bit_of_the_log() {
     let journal = Journal::new().await;
-    let noticed = journal.damage(LOG, bits_of_log(journal.size(LOG)), flip).await;
+    let noticed = journal.damage(LOG, bits_of_log(journal.size(LOG)), |bit, bytes| flip(bit, bytes)).await;
     assert_eq!(noticed.harmless, 0, "SQLite takes it for the log's end: {noticed:?}");
 }
 
 #[tokio::test]
 async fn every_zeroed_sector() {
     let journal = Journal::at_rest().await;
-    let noticed = journal.damage(DATABASE, (0..journal.size(DATABASE)).step_by(SECTOR), zero).await;
+    let noticed = journal
+        .damage(DATABASE, (0..journal.size(DATABASE)).step_by(SECTOR), |sector, bytes| zero(sector, bytes))
+        .await;
     assert!(noticed.named > noticed.harmless, "{noticed:?}");
     let journal = Journal::new().await;
-    let noticed = journal.damage(LOG, (0..journal.size(LOG)).step_by(SECTOR), zero).await;
+    let noticed = journal
+        .damage(LOG, (0..journal.size(LOG)).step_by(SECTOR), |sector, bytes| zero(sector, bytes))
+        .await;
     assert!(noticed.named > 100 && noticed.harmless < noticed.named / 4, "{noticed:?}");
 }
 
@@ -312,7 +319,7 @@ async fn what_a_power_failure_does_to_the_witness_is_harmless() {
     let journal = Journal::new().await;
     let noted = "journal.sqlite-witness/dev";
     let noticed =
-        journal.damage(noted, [0, journal.size(noted)], |length, bytes| *bytes = vec![0; *length]).await;
+        journal.damage(noted, [0, journal.size(noted)], |length, bytes| *bytes = vec![0; length]).await;
     assert_eq!((noticed.named, noticed.harmless), (0, 2));
     let rested = Journal::at_rest().await;
     let mut files = rested.files.clone();
@@ -331,7 +338,7 @@ async fn what_is_written_into_a_damaged_journal_is_there_or_missed() {
     for number in (0..journal.size(DATABASE) * 8).step_by(977) {
         let folder = folder();
         let mut files = journal.files.clone();
-        flip(&number, files.get_mut(Path::new(DATABASE)).unwrap());
+        flip(number, files.get_mut(Path::new(DATABASE)).unwrap());
         write_files(folder.path(), &files);
         let Ok(engine) = engine(folder.path()) else { continue };
         let Ok((run, _)) = engine.start(&rotation(&world, "staging"), wish()).await else { continue };
