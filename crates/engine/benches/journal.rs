@@ -68,7 +68,15 @@ struct Lab {
 
 impl Lab {
     fn new() -> Self {
-        let folder = tempfile::tempdir_in(std::env::current_exe().unwrap().parent().unwrap()).unwrap();
+        Self::inside(tempfile::tempdir_in(std::env::current_exe().unwrap().parent().unwrap()).unwrap())
+    }
+
+    /// In memory where the machine has that, for what only has to be long.
+    fn in_memory() -> Self {
+        Self::inside(tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).unwrap())
+    }
+
+    fn inside(folder: tempfile::TempDir) -> Self {
         let store = SqliteStore::open(&folder.path().join("journal.sqlite")).unwrap();
         Self { folder, store }
     }
@@ -177,7 +185,7 @@ async fn measure() {
 
 /// The slowest part of a `resume` that has nothing to do with the vendors, in a journal with a past.
 async fn recover(runs: usize) {
-    let lab = Lab::new();
+    let lab = Lab::in_memory();
     lab.past(runs).await;
     let path = lab.path("journal.sqlite");
     let mut took = Vec::new();

@@ -140,9 +140,9 @@ impl Heading {
             )
             .map_err(|error| damage::sqlite(&error))?;
         let Self { run, environment, number, generation, length, tip } = self;
-        let environment = environment.as_str();
+        let (run, environment) = (run.to_string(), environment.as_str());
         replace
-            .execute(params![run.to_string(), environment, number, generation, length, tip, self.digest()])
+            .execute(params![run, environment, number, generation, length, tip, self.digest(&run)])
             .map_err(|error| damage::sqlite(&error))?;
         Ok(())
     }
@@ -162,9 +162,10 @@ impl Heading {
         Ok((run, heading, row.get(6)?))
     }
 
-    fn digest(&self) -> Digest {
+    /// With the run's id as it stands there.
+    fn digest(&self, run: &str) -> Digest {
         Seal::of("heading")
-            .text(&self.run.to_string())
+            .text(run)
             .text(self.environment.as_str())
             .number(self.number)
             .number(self.generation)
@@ -174,7 +175,7 @@ impl Heading {
     }
 
     fn checked((run, heading, digest): (String, Self, Digest)) -> Result<Self> {
-        if heading.digest() == digest && heading.run.to_string() == run {
+        if heading.digest(&run) == digest {
             return Ok(heading);
         }
         Err(damage::unreadable(format!("the heading of the run {} is damaged", run.escape_debug())))
