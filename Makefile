@@ -110,7 +110,8 @@ lint: components shellcheck cargo-deny ## formatting, clippy, scripts, the examp
 	cargo deny --locked check bans licenses sources
 
 .PHONY: bench
-bench: venvs ## time, memory and requests of a rotation, on one sandbox in one run
+bench: venvs ## time, memory, requests and synchronous writes of a rotation, on one sandbox in one run
+	@scripts/install-packages.sh strace
 	cargo build --release --workspace --locked
 	@python3 scripts/bench.py
 

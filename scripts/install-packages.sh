@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Installs the system packages behind the tools named as arguments, where a tool is missing:
 #
-#   scripts/install-packages.sh compiler openssl python postgresql ssh shellcheck gh curl
+#   scripts/install-packages.sh compiler openssl python postgresql ssh shellcheck gh curl strace
 #
 # A tool counts as present when it works, wherever it came from; apt is only asked for the rest.
 set -euo pipefail
@@ -45,6 +45,10 @@ has_curl() {
     command -v curl >/dev/null
 }
 
+has_strace() {
+    command -v strace >/dev/null
+}
+
 packages_of() {
     case $1 in
     compiler) echo gcc libc6-dev ;;
@@ -55,6 +59,7 @@ packages_of() {
     shellcheck) echo shellcheck ;;
     gh) echo gh ;;
     curl) echo curl ;;
+    strace) echo strace ;;
     esac
 }
 

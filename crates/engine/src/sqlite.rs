@@ -1,48 +1,39 @@
 //! The journal and the leases in SQLite.
 //!
-//! WAL with `synchronous=FULL`: when an append returns, its events are on disk. The table is
-//! append-only by trigger, and `(run, seq)` is its key, so a late writer's insert fails even if
-//! it should get past the lease.
+//! WAL with `synchronous=FULL`: when an append returns, its events are on disk, at the cost of one
+//! synchronous write. The table of entries is append-only by trigger, and `(run, seq)` is its key,
+//! so a late writer's insert fails even if it should get past the lease. Every row has a digest, and
+//! a file beside the database knows how far it goes: see docs/design/003-journal.md.
 
+mod damage;
+mod layout;
+mod rows;
+mod seal;
+mod witness;
+
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
 
 use async_trait::async_trait;
 use jiff::Timestamp;
 use pgrotate_core::journal::{Journal, Record, RunHeading, fenced};
 use pgrotate_core::lease::{Generation, Lease, Leases, TERM};
 use pgrotate_core::{Environment, Error, Kind, Result, RunId};
-use rusqlite::{Connection, ErrorCode, OptionalExtension, Transaction, TransactionBehavior, params};
+use rusqlite::{Connection, ErrorCode, Transaction, TransactionBehavior};
 
+use self::rows::{Heading, LeaseRow, column, unsigned};
+use self::witness::{Witness, Witnesses};
 use crate::holder::Holder;
 
-/// The layout of the database. A higher number was made by a newer program.
-const SCHEMA: i64 = 1;
-
-const CREATE: &str = "
-    CREATE TABLE entries (
-        run TEXT NOT NULL,
-        seq INTEGER NOT NULL,
-        environment TEXT NOT NULL,
-        generation INTEGER NOT NULL,
-        record TEXT NOT NULL,
-        PRIMARY KEY (run, seq)
-    ) STRICT, WITHOUT ROWID;
-    CREATE TRIGGER entries_stay BEFORE UPDATE ON entries BEGIN SELECT RAISE(ABORT, 'the journal is append-only'); END;
-    CREATE TRIGGER entries_last BEFORE DELETE ON entries BEGIN SELECT RAISE(ABORT, 'the journal is append-only'); END;
-    CREATE TABLE leases (
-        environment TEXT PRIMARY KEY,
-        generation INTEGER NOT NULL,
-        holder TEXT,
-        expires_at_ms INTEGER NOT NULL
-    ) STRICT;
-";
+/// The pages in SQLite's log from which on it is worth while to put them into the database.
+const A_LONG_LOG: u32 = 1000;
 
 /// The journal and the leases of one state folder.
 #[derive(Clone)]
 pub struct SqliteStore {
     connection: Arc<Mutex<Connection>>,
+    witnesses: Witnesses,
     holder: Holder,
 }
 
@@ -50,11 +41,12 @@ impl SqliteStore {
     /// Opens the database, and makes it if it does not exist.
     ///
     /// # Errors
-    /// When the file can't be opened, is damaged, or was made by a newer program.
+    /// When the file can't be opened, is damaged, has lost something, or was made by a newer program.
     pub fn open(path: &Path) -> Result<Self> {
-        let connection = Connection::open(path).map_err(|error| damaged(&error))?;
-        prepare(connection).map(|connection| Self {
+        let witnesses = Witnesses::beside(path);
+        layout::open(path, &witnesses).map(|connection| Self {
             connection: Arc::new(Mutex::new(connection)),
+            witnesses,
             holder: Holder::this_process(),
         })
     }
@@ -67,47 +59,62 @@ impl SqliteStore {
         self
     }
 
-    /// Runs a transaction away from the async threads: a durable write takes milliseconds.
-    async fn transaction<T: Send + 'static>(
-        &self,
-        work: impl FnOnce(&Transaction<'_>) -> Result<T> + Send + 'static,
-    ) -> Result<T> {
-        let connection = Arc::clone(&self.connection);
-        let task = tokio::task::spawn_blocking(move || {
-            let mut connection = connection.lock().expect("no holder of the connection panics");
-            let transaction = connection
-                .transaction_with_behavior(TransactionBehavior::Immediate)
-                .map_err(|error| damaged(&error))?;
-            let result = work(&transaction)?;
-            transaction.commit().map_err(|error| damaged(&error))?;
-            Ok(result)
-        });
-        task.await.map_err(|_| Error::internal("a write to the journal did not come to an end"))?
+    /// The same store on a disk that is full when the database has this many pages, for tests.
+    ///
+    /// # Errors
+    /// When SQLite refuses.
+    #[doc(hidden)]
+    pub fn limit_pages(&self, pages: u32) -> Result<()> {
+        let connection = self.connection.lock().expect("no holder of the connection panics");
+        connection
+            .pragma_update_and_check(None, "max_page_count", pages, |_| Ok(()))
+            .map_err(|error| damage::sqlite(&error))
     }
-}
 
-fn prepare(mut connection: Connection) -> Result<Connection> {
-    let set_up = |connection: &mut Connection| -> rusqlite::Result<i64> {
-        connection.busy_timeout(Duration::from_secs(10))?;
-        connection.pragma_update(None, "journal_mode", "WAL")?;
-        connection.pragma_update(None, "synchronous", "FULL")?;
-        connection.pragma_update(None, "foreign_keys", "ON")?;
-        let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
-        let mut schema: i64 = transaction.pragma_query_value(None, "user_version", |row| row.get(0))?;
-        if schema == 0 {
-            transaction.execute_batch(CREATE)?;
-            transaction.pragma_update(None, "user_version", SCHEMA)?;
-            schema = SCHEMA;
-        }
-        transaction.commit()?;
-        Ok(schema)
-    };
-    match set_up(&mut connection) {
-        Ok(schema) if schema <= SCHEMA => Ok(connection),
-        Ok(schema) => Err(Error::new(Kind::BadState, "open the journal")
-            .because(format!("a newer pgrotate made it (layout {schema}, this one knows {SCHEMA})"))
-            .hint("use that version of pgrotate")),
-        Err(error) => Err(damaged(&error)),
+    /// Runs a transaction. What `after` does with its result comes after the commit and before the next transaction
+    /// of this process.
+    ///
+    /// On the thread that runs everything: a commit takes milliseconds, and handing it to another thread and back takes
+    /// as long again on a busy machine. Whatever is in hand meanwhile waits for answers from far away.
+    fn transaction<T>(
+        &self,
+        behaviour: TransactionBehavior,
+        work: impl FnOnce(&Transaction<'_>) -> Result<T>,
+        after: impl FnOnce(&T) -> Result<()>,
+    ) -> Result<T> {
+        let mut connection = self.connection.lock().expect("no holder of the connection panics");
+        let transaction =
+            connection.transaction_with_behavior(behaviour).map_err(|error| damage::sqlite(&error))?;
+        let result = work(&transaction)?;
+        transaction.commit().map_err(|error| damage::sqlite(&error))?;
+        after(&result)?;
+        Ok(result)
+    }
+
+    fn look<T>(&self, work: impl FnOnce(&Transaction<'_>) -> Result<T>) -> Result<T> {
+        self.transaction(TransactionBehavior::Deferred, work, |_| Ok(()))
+    }
+
+    fn change<T>(
+        &self,
+        work: impl FnOnce(&Transaction<'_>) -> Result<T>,
+        after: impl FnOnce(&T) -> Result<()>,
+    ) -> Result<T> {
+        self.transaction(TransactionBehavior::Immediate, work, after)
+    }
+
+    /// Moves the end of a lease that is still the newest.
+    fn extend(&self, lease: Lease, holder: Option<String>) -> Result<Lease> {
+        let work = |transaction: &Transaction<'_>| {
+            let row = mine(transaction, &lease)?;
+            let expires_at_ms = lease.expires_at.as_millisecond();
+            if holder.is_none() {
+                layout::empty_the_log_from(transaction, A_LONG_LOG)?;
+            }
+            LeaseRow { holder, expires_at_ms, ..row }.write(transaction)
+        };
+        self.change(work, |()| Ok(()))?;
+        Ok(lease)
     }
 }
 
@@ -115,206 +122,182 @@ fn prepare(mut connection: Connection) -> Result<Connection> {
 impl Journal for SqliteStore {
     async fn append(&self, lease: &Lease, run: RunId, records: &[Record]) -> Result<()> {
         let lines: Vec<(i64, String)> = records.iter().map(line).collect::<Result<_>>()?;
-        let lease = lease.clone();
-        self.transaction(move |transaction| {
-            if newest(transaction, &lease.environment)? != Some(lease.generation) {
-                return Err(fenced(&lease.environment));
-            }
-            let mut insert = transaction
-                .prepare_cached(
-                    "INSERT INTO entries (run, seq, environment, generation, record) VALUES (?1, ?2, ?3, ?4, ?5)",
-                )
-                .map_err(|error| damaged(&error))?;
-            for (seq, text) in &lines {
-                let row = params![run.to_string(), seq, lease.environment.as_str(), number(lease.generation), text];
-                insert.execute(row).map_err(|error| match error.sqlite_error_code() {
-                    Some(ErrorCode::ConstraintViolation) => fenced(&lease.environment),
-                    _ => damaged(&error),
-                })?;
-            }
+        let note = |witness: &Witness| {
+            // The entries are on disk. A witness that stays behind is harmless.
+            let _ = self.witnesses.note(witness);
             Ok(())
-        })
-        .await
+        };
+        self.change(|transaction| append(transaction, lease, run, &lines), note).map(drop)
     }
 
     async fn read(&self, run: RunId) -> Result<Vec<Record>> {
-        self.transaction(move |transaction| {
-            let mut select = transaction
-                .prepare_cached("SELECT record FROM entries WHERE run = ?1 ORDER BY seq")
-                .map_err(|error| damaged(&error))?;
-            let rows = select
-                .query_map([run.to_string()], |row| row.get::<_, String>(0))
-                .map_err(|error| damaged(&error))?;
-            rows.enumerate()
-                .map(|(place, row)| parse(run, place, &row.map_err(|error| damaged(&error))?))
-                .collect()
+        self.look(|transaction| match Heading::read(transaction, run)? {
+            Some(heading) => rows::entries(transaction, &heading),
+            None if rows::has_entries(transaction, run)? => {
+                Err(damage::run(run, "it has entries and no heading"))
+            }
+            // Nobody says that there is no such run before the headings are known to be all there.
+            None => headings(transaction, None).map(|_| Vec::new()),
         })
-        .await
     }
 
     async fn runs(&self, environment: Option<&Environment>) -> Result<Vec<RunHeading>> {
-        let wanted = environment.map(|environment| environment.as_str().to_owned());
-        self.transaction(move |transaction| {
-            let mut select = transaction
-                .prepare_cached(
-                    "SELECT run, environment, generation FROM entries WHERE seq = 0 AND (?1 IS NULL OR environment = ?1) \
-                     ORDER BY run DESC",
-                )
-                .map_err(|error| damaged(&error))?;
-            let rows = select
-                .query_map([wanted], |row| {
-                    Ok((row.get::<_, String>(0)?, row.get::<_, String>(1)?, row.get::<_, i64>(2)?))
-                })
-                .map_err(|error| damaged(&error))?;
-            rows.map(|row| {
-                let (run, environment, generation) = row.map_err(|error| damaged(&error))?;
-                let run = run.parse().map_err(|_| unreadable("it has a run without a proper id"))?;
-                let generation =
-                    u64::try_from(generation).map_err(|_| unreadable("it has a negative generation"))?;
-                let (environment, generation) = (Environment::new(environment), Generation(generation));
-                Ok(RunHeading { run, environment, generation })
-            })
-            .collect()
-        })
-        .await
+        let heading = |heading: Heading| {
+            let Heading { run, environment, .. } = heading;
+            Ok(RunHeading { run, environment, generation: Generation(unsigned(heading.generation)?) })
+        };
+        self.look(|transaction| headings(transaction, environment)?.into_iter().map(heading).collect())
     }
 }
 
 #[async_trait]
 impl Leases for SqliteStore {
     async fn acquire(&self, environment: &Environment) -> Result<Lease> {
-        let (environment, holder) = (environment.clone(), self.holder.clone());
-        self.transaction(move |transaction| {
-            let now = Timestamp::now();
-            let last = current(transaction, &environment)?;
-            if let Some((_, Some(other), expires_at)) = &last
-                && *other != holder
-                && *expires_at > now
-                && !other.is_gone()
-            {
-                return Err(busy(&environment, other, *expires_at));
-            }
-            let generation = Generation(last.map_or(0, |(generation, ..)| generation.0) + 1);
-            let lease = Lease { environment, generation, expires_at: now + TERM };
-            write(transaction, &lease, Some(&holder))?;
-            Ok(lease)
-        })
-        .await
+        let work = |transaction: &Transaction<'_>| {
+            // No step pays for it: it costs three synchronous writes. Who gives the lease back does.
+            layout::empty_the_log_from(transaction, 0)?;
+            take(transaction, environment, &self.holder, Timestamp::now())
+        };
+        lease(&self.change(work, |row| self.witnesses.begin(row))?)
     }
 
     async fn renew(&self, lease: &Lease) -> Result<Lease> {
-        let (lease, holder) =
-            (Lease { expires_at: Timestamp::now() + TERM, ..lease.clone() }, self.holder.clone());
-        self.transaction(move |transaction| {
-            if newest(transaction, &lease.environment)? != Some(lease.generation) {
-                return Err(fenced(&lease.environment));
-            }
-            write(transaction, &lease, Some(&holder))?;
-            Ok(lease)
-        })
-        .await
+        let lease = Lease { expires_at: Timestamp::now() + TERM, ..lease.clone() };
+        self.extend(lease, Some(self.holder.to_text()))
     }
 
     async fn release(&self, lease: &Lease) -> Result<()> {
         let lease = Lease { expires_at: Timestamp::now(), ..lease.clone() };
-        self.transaction(move |transaction| match newest(transaction, &lease.environment)? {
-            Some(newest) if newest == lease.generation => write(transaction, &lease, None),
-            _ => Ok(()),
-        })
-        .await
+        match self.extend(lease, None) {
+            Err(error) if error.kind() == Kind::Fenced => Ok(()),
+            result => result.map(drop),
+        }
     }
 }
 
-type LeaseRow = (Generation, Option<Holder>, Timestamp);
-
-fn current(transaction: &Transaction<'_>, environment: &Environment) -> Result<Option<LeaseRow>> {
-    let row = transaction
-        .query_row(
-            "SELECT generation, holder, expires_at_ms FROM leases WHERE environment = ?1",
-            [environment.as_str()],
-            |row| Ok((row.get::<_, i64>(0)?, row.get::<_, Option<String>>(1)?, row.get::<_, i64>(2)?)),
-        )
-        .optional()
-        .map_err(|error| damaged(&error))?;
-    row.map(|(generation, holder, expires_at)| {
-        let generation = u64::try_from(generation).map_err(|_| unreadable("it has a negative generation"))?;
-        let expires_at =
-            Timestamp::from_millisecond(expires_at).map_err(|_| unreadable("it has an impossible time"))?;
-        Ok((Generation(generation), holder.as_deref().and_then(Holder::from_text), expires_at))
-    })
-    .transpose()
+/// The row of a lease.
+///
+/// # Errors
+/// [`Kind::Fenced`] when there is a newer one.
+fn mine(transaction: &Transaction<'_>, lease: &Lease) -> Result<LeaseRow> {
+    match LeaseRow::read(transaction, &lease.environment)? {
+        Some(row) if unsigned(row.generation)? == lease.generation.0 => Ok(row),
+        _ => Err(fenced(&lease.environment)),
+    }
 }
 
-fn newest(transaction: &Transaction<'_>, environment: &Environment) -> Result<Option<Generation>> {
-    Ok(current(transaction, environment)?.map(|(generation, ..)| generation))
+fn take(
+    transaction: &Transaction<'_>,
+    environment: &Environment,
+    holder: &Holder,
+    now: Timestamp,
+) -> Result<LeaseRow> {
+    let Some(last) = LeaseRow::read(transaction, environment)? else {
+        headings(transaction, Some(environment))?;
+        return renewed(transaction, LeaseRow::first(environment.clone()), holder, now);
+    };
+    let expires_at = expiry(&last)?;
+    if let Some(other) = last.holder.as_deref().and_then(Holder::from_text)
+        && other != *holder
+        && expires_at > now
+        && !other.is_gone()
+    {
+        return Err(busy(environment, &other, expires_at));
+    }
+    renewed(transaction, last, holder, now)
 }
 
-fn write(transaction: &Transaction<'_>, lease: &Lease, holder: Option<&Holder>) -> Result<()> {
-    transaction
-        .execute(
-            "INSERT INTO leases (environment, generation, holder, expires_at_ms) VALUES (?1, ?2, ?3, ?4) \
-             ON CONFLICT (environment) DO UPDATE SET generation = ?2, holder = ?3, expires_at_ms = ?4",
-            params![
-                lease.environment.as_str(),
-                number(lease.generation),
-                holder.map(Holder::to_text),
-                lease.expires_at.as_millisecond()
-            ],
-        )
-        .map_err(|error| damaged(&error))?;
-    Ok(())
+fn renewed(
+    transaction: &Transaction<'_>,
+    last: LeaseRow,
+    holder: &Holder,
+    now: Timestamp,
+) -> Result<LeaseRow> {
+    let row = LeaseRow {
+        generation: last.generation + 1,
+        holder: Some(holder.to_text()),
+        expires_at_ms: (now + TERM).as_millisecond(),
+        ..last
+    };
+    row.write(transaction)?;
+    Ok(row)
 }
 
-fn number(generation: Generation) -> i64 {
-    i64::try_from(generation.0).expect("nobody takes a lease 2^63 times")
+fn lease(row: &LeaseRow) -> Result<Lease> {
+    let generation = Generation(unsigned(row.generation)?);
+    Ok(Lease { environment: row.environment.clone(), generation, expires_at: expiry(row)? })
+}
+
+fn expiry(row: &LeaseRow) -> Result<Timestamp> {
+    Timestamp::from_millisecond(row.expires_at_ms)
+        .map_err(|_| damage::unreadable("a lease ends at an impossible time"))
+}
+
+/// Puts entries behind those that a run has, and tells how far the journal goes then.
+fn append(
+    transaction: &Transaction<'_>,
+    lease: &Lease,
+    run: RunId,
+    lines: &[(i64, String)],
+) -> Result<Witness> {
+    let mut row = mine(transaction, lease)?;
+    let known = Heading::read(transaction, run)?;
+    let first = lines.first().map_or(0, |(seq, _)| *seq);
+    let begins = known.is_none();
+    if begins && first > 0 {
+        return Err(damage::run(run, "it has no beginning any more"));
+    }
+    let mut heading = known.unwrap_or_else(|| Heading::new(run, &row));
+    if first != heading.length || heading.environment != lease.environment {
+        return Err(fenced(&lease.environment));
+    }
+    for (seq, text) in lines {
+        rows::push_entry(transaction, &mut heading, row.generation, (*seq, text)).map_err(
+            |error| match error.sqlite_error_code() {
+                Some(ErrorCode::ConstraintViolation) => fenced(&lease.environment),
+                _ => damage::sqlite(&error),
+            },
+        )?;
+    }
+    heading.write(transaction)?;
+    if begins {
+        row.runs += 1;
+        row.write(transaction)?;
+    }
+    Ok(Witness::of(&row, &heading))
+}
+
+/// The headings, after a look whether they are all there.
+fn headings(transaction: &Transaction<'_>, environment: Option<&Environment>) -> Result<Vec<Heading>> {
+    let headings = Heading::all(transaction, environment)?;
+    let mut numbers: BTreeMap<&Environment, Vec<i64>> = BTreeMap::new();
+    let leases = LeaseRow::all(transaction, environment)?;
+    for heading in &headings {
+        numbers.entry(&heading.environment).or_default().push(heading.number);
+    }
+    for lease in &leases {
+        let mut own = numbers.remove(&lease.environment).unwrap_or_default();
+        own.sort_unstable();
+        if !own.iter().copied().eq(0..lease.runs) {
+            let why =
+                format!("{} had {} runs, and {} of them are left", lease.environment, lease.runs, own.len());
+            return Err(damage::unreadable(why));
+        }
+    }
+    match numbers.keys().next() {
+        None => Ok(headings),
+        Some(environment) => Err(damage::unreadable(format!("the lease of {environment} is gone"))),
+    }
 }
 
 fn line(record: &Record) -> Result<(i64, String)> {
-    let seq = i64::try_from(record.seq).map_err(|_| Error::internal("a run has too many entries"))?;
     let text = serde_json::to_string(record)
         .map_err(|_| Error::internal("an event could not be written as JSON"))?;
-    Ok((seq, text))
-}
-
-fn parse(run: RunId, place: usize, text: &str) -> Result<Record> {
-    // The text of serde's error would repeat what stands there.
-    serde_json::from_str(text).map_err(|_| {
-        Error::new(Kind::Corrupt, format!("read the journal of the run {run}"))
-            .because(format!("entry {place} can't be read: it is damaged, or a newer pgrotate wrote it"))
-            .hint("don't edit it; `pgrotate status ENV` shows which password works")
-    })
+    Ok((column(record.seq)?, text))
 }
 
 fn busy(environment: &Environment, holder: &Holder, until: Timestamp) -> Error {
     Error::new(Kind::Busy, format!("take the lease of {environment}"))
         .because(format!("{} holds it until {until:.0} or longer", holder.describe()))
         .hint("one run at a time: wait for it to end, then look with `pgrotate history`")
-}
-
-fn unreadable(why: &str) -> Error {
-    Error::new(Kind::Corrupt, "read the journal").because(why)
-}
-
-fn damaged(error: &rusqlite::Error) -> Error {
-    let (kind, why, hint) = match error.sqlite_error_code() {
-        Some(ErrorCode::DiskFull) => (Kind::BadState, "the disk is full", "make room, then resume"),
-        Some(ErrorCode::ReadOnly | ErrorCode::CannotOpen | ErrorCode::PermissionDenied) => (
-            Kind::Config,
-            "the state folder can't be written",
-            "check its owner and mode, or set PGROTATE_STATE_DIR",
-        ),
-        Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => (
-            Kind::Corrupt,
-            "the file is damaged",
-            "don't edit it; `pgrotate status ENV` shows which password works",
-        ),
-        Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => {
-            (Kind::Busy, "another process holds it for too long", "wait for it, then resume")
-        }
-        Some(ErrorCode::SystemIoFailure) => {
-            (Kind::BadState, "the disk failed", "check the disk, then resume")
-        }
-        _ => (Kind::Corrupt, "SQLite refuses it", "the file may be damaged or of another program"),
-    };
-    Error::new(kind, "use the journal").because(why).hint(hint)
 }

@@ -39,6 +39,19 @@ impl Lab {
         SqliteStore::open(&self.path()).unwrap()
     }
 
+    /// Everything that the journal has to say of a run.
+    async fn history(&self, run: RunId) -> pgrotate_core::Result<()> {
+        let engine = Embedded::new(
+            SqliteStore::open(&self.path())?,
+            Self::clock(),
+            Self::entropy(),
+            Arc::new(Unobserved),
+            Arc::clone(&self.stop),
+        );
+        engine.history(None).await?;
+        engine.state(run).await.map(drop)
+    }
+
     fn clock() -> Arc<dyn Clock> {
         Arc::new(SystemClock)
     }
@@ -67,6 +80,22 @@ impl Lab {
 
     fn raw(&self) -> rusqlite::Connection {
         rusqlite::Connection::open(self.path()).unwrap()
+    }
+
+    /// Changes what is there behind the back of the triggers; gives the number of rows.
+    fn tamper(&self, sql: &str) -> usize {
+        let raw = self.raw();
+        let triggers: Vec<String> = raw
+            .prepare("SELECT sql FROM sqlite_schema WHERE type = 'trigger'")
+            .unwrap()
+            .query_map([], |row| row.get(0))
+            .unwrap()
+            .collect::<Result<_, _>>()
+            .unwrap();
+        raw.execute_batch("DROP TRIGGER entries_stay; DROP TRIGGER entries_last").unwrap();
+        let rows = raw.execute(sql, []).unwrap();
+        triggers.iter().for_each(|trigger| raw.execute_batch(trigger).unwrap());
+        rows
     }
 }
 
@@ -167,9 +196,7 @@ async fn an_old_entry_that_is_damaged_does_not_stop_the_next_run() {
     let lab = Lab::new();
     let (old, _) = lab.engine().start(&lab.rotation(), Lab::wish()).await.unwrap();
     lab.engine().start(&lab.rotation(), Lab::wish()).await.unwrap();
-    let raw = lab.raw();
-    raw.execute_batch("DROP TRIGGER entries_stay").unwrap();
-    raw.execute("UPDATE entries SET record = 'x' WHERE run = ?1 AND seq = 2", [old.to_string()]).unwrap();
+    lab.tamper(&format!("UPDATE entries SET record = 'x' WHERE run = '{old}' AND seq = 2"));
     assert!(lab.engine().state(old).await.is_err());
     assert!(lab.engine().start(&lab.rotation(), Lab::wish()).await.is_ok());
 }
@@ -255,27 +282,82 @@ async fn what_is_written_stays() {
 #[tokio::test]
 async fn damage_is_found_and_named() {
     let damages = [
-        ("DELETE FROM entries WHERE seq = 3", "entry 4"),
+        ("DELETE FROM entries WHERE seq = 3", "entry 3 is missing: entry 4"),
+        ("DELETE FROM entries WHERE seq = (SELECT max(seq) FROM entries)", "entry 27 is gone"),
+        ("DELETE FROM entries", "entry 27 is gone"),
+        ("UPDATE entries SET record = substr(record, 1, 20) WHERE seq = 5", "entry 5 is damaged"),
+        // What still makes sense, and is not what was written.
         (
-            "UPDATE entries SET record = replace(record, 'step_finished', 'step_failed') WHERE seq = 2",
+            "UPDATE entries SET record = replace(record, 'step_finished', 'step_started') WHERE seq = 2",
+            "entry 2 is damaged",
+        ),
+        (
+            "UPDATE entries SET record = replace(record, ':\"confirmed\"', ':\"changed\"') WHERE seq = 2",
             "entry 2",
         ),
-        ("UPDATE entries SET record = substr(record, 1, 20) WHERE seq = 5", "entry 5"),
-        ("UPDATE entries SET record = replace(record, '\"seq\":2', '\"seq\":1') WHERE seq = 2", "entry 1"),
-        (
-            "UPDATE entries SET record = replace(record, '\"format\":1', '\"format\":99') WHERE seq = 1",
-            "newer pgrotate",
-        ),
+        ("UPDATE entries SET record = replace(record, '\"at\":\"2', '\"at\":\"3') WHERE seq = 7", "entry 7"),
+        ("UPDATE entries SET generation = 2 WHERE seq = 9", "entry 9 is damaged"),
+        ("UPDATE entries SET environment = 'prod' WHERE seq = 9", "entry 9 is damaged"),
+        ("UPDATE runs SET generation = 2", "the heading of the run"),
+        ("UPDATE runs SET length = 27", "the heading of the run"),
+        ("DELETE FROM runs", "had 28 entries, and the journal has 0"),
+        ("UPDATE leases SET generation = 0", "the lease of test is damaged"),
+        ("UPDATE leases SET holder = 'nobody'", "the lease of test is damaged"),
+        ("DELETE FROM leases", "nothing of it is left"),
     ];
     for (damage, named) in damages {
         let lab = Lab::new();
         let (run, _) = lab.engine().start(&lab.rotation(), Lab::wish()).await.unwrap();
-        let raw = lab.raw();
-        raw.execute_batch("DROP TRIGGER entries_stay; DROP TRIGGER entries_last").unwrap();
-        assert_eq!(raw.execute(damage, []).unwrap(), 1, "{damage}");
-        let Err(error) = lab.engine().state(run).await else { panic!("not found: {damage}") };
+        assert!(lab.tamper(damage) > 0, "{damage}");
+        let Err(error) = lab.history(run).await else { panic!("not found: {damage}") };
+        assert_eq!(error.kind(), Kind::Corrupt, "{damage}: {error}");
         assert!(error.to_string().contains(named), "{damage}: {error}");
+        assert!(error.hints().iter().any(|hint| hint.contains("pgrotate status ENV")), "{error:?}");
     }
+}
+
+#[tokio::test]
+async fn what_is_missing_is_found_without_a_witness_too() {
+    let damages = [
+        ("DELETE FROM runs WHERE number = 0", "test had 2 runs, and 1 of them are left"),
+        ("DELETE FROM runs WHERE number = 1", "test had 2 runs, and 1 of them are left"),
+        ("DELETE FROM runs", "test had 2 runs, and 0 of them are left"),
+        ("DELETE FROM leases", "the lease of test is gone"),
+    ];
+    for (damage, named) in damages {
+        let lab = Lab::new();
+        lab.engine().start(&lab.rotation(), Lab::wish()).await.unwrap();
+        lab.engine().start(&lab.rotation(), Lab::wish()).await.unwrap();
+        std::fs::remove_dir_all(lab.folder.path().join("journal.sqlite-witness")).unwrap();
+        lab.tamper(damage);
+        let error = lab.engine().unfinished(None).await.unwrap_err();
+        assert!(error.to_string().contains(named), "{damage}: {error}");
+        let Err(Trouble::Before(_)) = lab.engine().start(&lab.rotation(), Lab::wish()).await else {
+            panic!("it went on in spite of {damage}");
+        };
+    }
+}
+
+#[tokio::test]
+async fn entries_of_a_newer_program_are_not_read() {
+    let lab = Lab::new();
+    let store = lab.store();
+    let lease = store.acquire(&environment()).await.unwrap();
+    let run = RunId::generate(Lab::clock().now(), &OsEntropy);
+    store.append(&lease, run, &[Record { format: FORMAT + 1, ..first(&lab, &lease) }]).await.unwrap();
+    let error = lab.engine().state(run).await.unwrap_err();
+    assert_eq!(error.kind(), Kind::BadState);
+    assert!(error.to_string().contains("newer pgrotate"), "{error}");
+}
+
+#[tokio::test]
+async fn a_database_of_a_newer_program_is_not_touched() {
+    let lab = Lab::new();
+    lab.engine().start(&lab.rotation(), Lab::wish()).await.unwrap();
+    lab.raw().pragma_update(None, "user_version", 3).unwrap();
+    let error = SqliteStore::open(&lab.path()).err().unwrap();
+    assert_eq!(error.kind(), Kind::BadState);
+    assert!(error.to_string().contains("layout 3, this one knows 2"), "{error}");
 }
 
 #[tokio::test]
@@ -294,8 +376,11 @@ async fn the_journal_holds_no_password() {
     let lab = Lab::new();
     lab.engine().start(&lab.rotation(), Lab::wish()).await.unwrap();
     let password = lab.world.state().server.clone();
-    for file in std::fs::read_dir(lab.folder.path()).unwrap() {
-        let bytes = std::fs::read(file.unwrap().path()).unwrap();
+    let noted = lab.folder.path().join("journal.sqlite-witness");
+    let files = [lab.folder.path(), &noted].map(|folder| std::fs::read_dir(folder).unwrap());
+    let files: Vec<_> = files.into_iter().flatten().map(|file| file.unwrap().path()).collect();
+    for file in files.iter().filter(|path| path.is_file()) {
+        let bytes = std::fs::read(file).unwrap();
         let holds = |needle: &str| bytes.windows(needle.len()).any(|window| window == needle.as_bytes());
         assert!(!holds(&password) && !holds("OldOldOldOld1"));
     }

@@ -13,7 +13,8 @@ use crate::exit::{Failure, Status};
 
 /// Show who holds which version: server, vault of record, every copy
 ///
-/// Exit status 4 if something disagrees with the vault of record or could not be asked, or a run is not over.
+/// Exit status 4 if something disagrees with the vault of record or could not be asked, or a run is not over. A journal that
+/// can't be read is told after everything that could be seen.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     /// The environment; all of them if none is named
@@ -32,12 +33,16 @@ pub(crate) async fn run(app: &App, args: Args) -> Result<Status, Failure> {
         rotations.push(app.rotation(&config, environment)?);
     }
     let all = join_all(rotations.iter().map(drift::status)).await;
-    let open = app.engine(Arc::new(Unobserved))?.unfinished(None).await?;
+    // A journal that can't be read is no reason to hide what can be seen: that is when it is needed most.
+    let journal = match app.engine(Arc::new(Unobserved)) {
+        Ok(engine) => engine.unfinished(None).await,
+        Err(error) => Err(error),
+    };
     let mut drifts = false;
     for status in &all {
         // What a run has not proven yet counts as seen by nobody, even where nothing disagrees.
-        let open =
-            open.iter().find(|state| state.plan().environment == status.environment).map(|state| state.run);
+        let mut open = journal.iter().flatten();
+        let open = open.find(|state| state.plan().environment == status.environment).map(|state| state.run);
         drifts |= status.drifts() || open.is_some();
         if app.json {
             let mut object = serde_json::to_value(status).expect("a status has only text in it");
@@ -49,6 +54,7 @@ pub(crate) async fn run(app: &App, args: Args) -> Result<Status, Failure> {
             display::out(&as_text(status, open));
         }
     }
+    journal?;
     Ok(if drifts { Status::Drift } else { Status::Done })
 }
 

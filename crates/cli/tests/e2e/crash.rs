@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use crate::lab::Lab;
 
 /// Starts a rotation, holds it at the first request that fits, kills it with SIGKILL there.
-fn kill_at(lab: &Lab, fault: &Value) {
+pub(crate) fn kill_at(lab: &Lab, fault: &Value) {
     lab.fault(fault);
     let mut process = lab
         .command(&["rotate", "dev", "--ticket", "OPS-7"])

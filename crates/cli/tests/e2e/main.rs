@@ -10,6 +10,7 @@ mod apps;
 mod bad_input;
 mod contract;
 mod crash;
+mod journal;
 mod promotion;
 mod requests;
 mod rollback;

@@ -183,7 +183,10 @@ fn foreign_pending(rotation: &Rotation, state: &VaultState, own: Option<RunId>) 
         Some(run) => (
             format!("the run {run}"),
             format!(
-                "finish it first: pgrotate resume {run}; if it is over, this drops what it left: pgrotate abort {run}"
+                "finish it first: pgrotate resume {run}; if it is over, this drops what it left: pgrotate abort {run}; \
+                 if the journal knows nothing of it: `pgrotate status {}` tells whether the server has that password \
+                 (then make it the current one in the vault) or not (then remove it there)",
+                rotation.environment
             ),
         ),
         None => (

@@ -1,0 +1,62 @@
+//! What can be wrong with a journal, in words: which part, and what a person does now.
+
+use std::path::Path;
+
+use pgrotate_core::{Error, Kind, RunId};
+use rusqlite::ErrorCode;
+
+const LOOK: &str = "don't edit it; `pgrotate status ENV` shows which password works";
+const GO_ON: &str =
+    "docs/design/003-journal.md tells how to save it and go on without it (\"When it is damaged\")";
+
+/// A part of the journal is not as it was written.
+pub(super) fn unreadable(why: impl Into<String>) -> Error {
+    Error::new(Kind::Corrupt, "read the journal").because(why).hint(LOOK).hint(GO_ON)
+}
+
+/// A part of one run's journal is not as it was written.
+pub(super) fn run(run: RunId, why: impl Into<String>) -> Error {
+    Error::new(Kind::Corrupt, format!("read the journal of the run {run}"))
+        .because(why)
+        .hint(LOOK)
+        .hint(GO_ON)
+}
+
+/// The journal ends before what its witness has seen.
+pub(super) fn lost(what: impl Into<String>) -> Error {
+    unreadable(what)
+        .because("journal.sqlite or journal.sqlite-wal was cut off, removed or put back from an older copy")
+}
+
+/// The witness itself can't be believed.
+pub(super) fn witness(path: &Path) -> Error {
+    unreadable(format!("what was noted of its end in {} is damaged", path.display())).hint(
+        "if nothing else is damaged: move that one file away; the next run notes the journal's end again",
+    )
+}
+
+/// What SQLite says.
+pub(super) fn sqlite(error: &rusqlite::Error) -> Error {
+    let (kind, why, hint) = match error.sqlite_error_code() {
+        Some(ErrorCode::DiskFull) => (Kind::BadState, "the disk is full", "make room, then resume"),
+        Some(ErrorCode::ReadOnly | ErrorCode::CannotOpen | ErrorCode::PermissionDenied) => (
+            Kind::Config,
+            "the state folder can't be written",
+            "check its owner and mode, or set PGROTATE_STATE_DIR",
+        ),
+        Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => {
+            return unreadable("the file is damaged").during("use the journal");
+        }
+        Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => {
+            (Kind::Busy, "another process holds it for too long", "wait for it, then resume")
+        }
+        Some(ErrorCode::SystemIoFailure) => {
+            (Kind::BadState, "the disk failed", "check the disk, then resume")
+        }
+        _ => {
+            return unreadable("SQLite refuses it: the file is damaged or of another program")
+                .during("use the journal");
+        }
+    };
+    Error::new(kind, "use the journal").because(why).hint(hint)
+}
