@@ -38,6 +38,7 @@ def show(title: str, mutants: set[str]) -> bool:
 
 
 def main() -> int:
+    OUT.parent.mkdir(exist_ok=True)
     command = ["cargo", "mutants", "--output", str(OUT.parent), "--no-shuffle", "--colors", "never", *sys.argv[1:]]
     status = subprocess.run(command, cwd=ROOT, check=False).returncode
     if status not in JUDGED_HERE:

@@ -256,7 +256,9 @@ mod tests {
     #[test]
     fn a_policy_begins_and_ends_where_it_says() {
         assert_eq!(Policy::new(128, "").unwrap().length(), 128);
-        assert!(matches!(Policy::new(16, ""), Err(PolicyError::TooWeak { bits }) if bits > 90.0 && bits < 96.0));
+        assert!(
+            matches!(Policy::new(16, ""), Err(PolicyError::TooWeak { bits }) if bits > 90.0 && bits < 96.0)
+        );
         // 27 characters are 159.5 bits from below, and 28 are 165.5.
         assert!(matches!(Policy::new(27, ""), Err(PolicyError::TooWeak { .. })));
         let said = |length, symbols| Policy::new(length, symbols).unwrap_err().to_string();

@@ -375,7 +375,8 @@ mod tests {
 
     #[test]
     fn a_plan_that_nobody_could_follow_is_found() {
-        let step = |action: Action, after: &[&str]| Step::new(action, after.iter().map(|id| (*id).into()).collect());
+        let step =
+            |action: Action, after: &[&str]| Step::new(action, after.iter().map(|id| (*id).into()).collect());
         let good = plan(vec![step(Action::Check, &[]), step(publish(), &["check"])]);
         assert_eq!(good.defect(), None);
         let twice = plan(vec![step(Action::Check, &[]), step(Action::Check, &[])]);

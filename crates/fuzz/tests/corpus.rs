@@ -1,4 +1,7 @@
 //! Every target over its committed corpus, and over some hundreds of inputs that a fixed seed makes of it.
+//!
+//! `PGROTATE_FUZZ_TIMES=1000` makes a thousand times as many, each time from another seed: for a machine that has hours, and
+//! no C++ compiler for libFuzzer.
 
 use std::path::Path;
 
@@ -61,9 +64,16 @@ impl Dice {
 fn holds(target: &str, body: fn(&[u8]), changed: usize) {
     let corpus = corpus(target);
     corpus.iter().for_each(|input| body(input));
-    let mut dice = Dice(0x9E37_79B9_7F4A_7C15);
+    let times = std::env::var("PGROTATE_FUZZ_TIMES").map_or(1, |times| times.parse().unwrap());
+    for time in 0..times {
+        vary(target, body, &corpus, changed, time);
+    }
+}
+
+fn vary(target: &str, body: fn(&[u8]), corpus: &[Vec<u8>], changed: usize, time: u64) {
+    let mut dice = Dice(0x9E37_79B9_7F4A_7C15 ^ time);
     for _ in 0..changed {
-        let input = dice.changed(&corpus);
+        let input = dice.changed(corpus);
         let shown = String::from_utf8_lossy(&input).into_owned();
         // The input is what somebody needs who wants to see it again.
         if let Err(panic) = std::panic::catch_unwind(|| body(&input)) {
