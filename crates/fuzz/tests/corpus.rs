@@ -3,6 +3,9 @@
 //! `PGROTATE_FUZZ_TIMES=1000` makes a thousand times as many, each time from another seed: for a machine that has hours, and
 //! no C++ compiler for libFuzzer.
 
+// A test, helpers included, says what it expects by unwrapping, and shows the input that it failed for.
+#![allow(clippy::unwrap_used, clippy::print_stderr)]
+
 use std::path::Path;
 
 use pgrotate_core::journal::Record;

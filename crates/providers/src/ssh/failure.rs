@@ -170,3 +170,19 @@ fn by_hand(ssh: &Ssh, flag: &str) -> String {
     let port = ssh.port.map(|port| format!(" -p {port}")).unwrap_or_default();
     format!("ssh {flag}{config}{port} {} true", ssh.destination)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_place_is_repeated() {
+        assert!(is_place("/home/me/.ssh/known_hosts:7"));
+        for other in
+            ["known_hosts:7", "/home/me:", "/home/me", "/home/\u{1b}[31m:7", "/home/me it says:7", ":7", ""]
+        {
+            assert!(!is_place(other), "{other:?}");
+        }
+        assert!(!is_place(&format!("/{}:7", "a".repeat(200))));
+    }
+}
