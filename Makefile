@@ -10,6 +10,8 @@ MAKEFLAGS += --no-print-directory --no-builtin-rules
 
 # What is installed where there is none; a version that is already there is taken as it is.
 DENY_VERSION := 0.20.2
+FUZZ_VERSION := 0.13.2
+MUTANTS_VERSION := 27.1.0
 cargo-install = { echo "building $(1) $(2), once; this takes some minutes"; cargo install --quiet --locked --version $(2) $(1); }
 
 # nextest where it is installed, because it is faster; building it takes longer than the tests themselves.
@@ -62,6 +64,15 @@ tools: packages
 cargo-deny: cargo packages
 	@cargo deny --version >/dev/null 2>&1 || $(call cargo-install,cargo-deny,$(DENY_VERSION))
 
+.PHONY: cargo-fuzz
+cargo-fuzz: cargo
+	@scripts/install-packages.sh compiler cxx
+	@command -v cargo-fuzz >/dev/null || $(call cargo-install,cargo-fuzz,$(FUZZ_VERSION))
+
+.PHONY: cargo-mutants
+cargo-mutants: cargo packages
+	@command -v cargo-mutants >/dev/null || $(call cargo-install,cargo-mutants,$(MUTANTS_VERSION))
+
 .PHONY: shellcheck
 shellcheck:
 	@scripts/install-packages.sh shellcheck
@@ -97,6 +108,21 @@ SEEDS ?= 100000
 sim: cargo packages ## simulated rotations: every fault enumerated, then SEEDS random ones; what must always hold is checked
 	cargo run --release --locked -p pgrotate-sim -- --seeds $(SEEDS)
 
+# Minutes of it are worth more than hours of most tests, and hours are better: make fuzz FUZZ_SECONDS=3600
+FUZZ_SECONDS ?= 60
+FUZZ_TARGETS ?=
+
+.PHONY: fuzz
+fuzz: cargo-fuzz ## each fuzz target for FUZZ_SECONDS (60); fails when one of them breaks a promise
+	@scripts/fuzz.sh $(FUZZ_SECONDS) $(FUZZ_TARGETS)
+
+# One file of them: make mutants MUTANTS="--file crates/core/src/run.rs"
+MUTANTS ?=
+
+.PHONY: mutants
+mutants: cargo-mutants ## breaks core and engine in every way that cargo-mutants knows; a test must notice (hours)
+	@scripts/mutants.py $(MUTANTS)
+
 .PHONY: fidelity
 fidelity: venvs tools build ## the vendors' own tools carry out the runbook in a sandbox and judge pgrotate
 	@PYTHONDONTWRITEBYTECODE=1 python3 scripts/fidelity/judge.py
@@ -119,5 +145,5 @@ bench: venvs ## time, memory, requests and synchronous writes of a rotation, on 
 
 .PHONY: clean
 clean: ## removes everything that was built, the virtual environments included
-	rm -rf target $(BACKEND)/.venv
+	rm -rf target fuzz/target $(BACKEND)/.venv
 	find examples -name __pycache__ -type d -prune -exec rm -rf {} +

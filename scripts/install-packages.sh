@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Installs the system packages behind the tools named as arguments, where a tool is missing:
 #
-#   scripts/install-packages.sh compiler openssl python postgresql ssh shellcheck gh curl strace
+#   scripts/install-packages.sh compiler cxx openssl python postgresql ssh shellcheck gh curl strace
 #
 # A tool counts as present when it works, wherever it came from; apt is only asked for the rest.
 set -euo pipefail
@@ -16,6 +16,11 @@ has_postgresql() {
 # A compiler without the C library's headers builds nothing.
 has_compiler() {
     cc -E -include stdio.h -x c /dev/null >/dev/null 2>&1
+}
+
+# libFuzzer is C++.
+has_cxx() {
+    c++ -E -include cstdio -x c++ /dev/null >/dev/null 2>&1
 }
 
 # Debian's python3 can't make a virtual environment before python3-venv is there.
@@ -52,6 +57,7 @@ has_strace() {
 packages_of() {
     case $1 in
     compiler) echo gcc libc6-dev ;;
+    cxx) echo g++ ;;
     openssl) echo openssl ;;
     python) echo python3-venv ;;
     postgresql) echo postgresql ;;

@@ -308,6 +308,10 @@ mod tests {
             url("postgresql://admin:x@pgflex-mindwell-prod.postgres.database.azure.com:6432/mindwell_app");
         let named: Vec<_> = other.disagreements(&expected()).iter().map(|found| found.component).collect();
         assert_eq!(named, ["user", "host", "port"]);
+        assert_eq!(
+            other.disagreements(&expected())[0].to_string(),
+            "its user is \"admin\" where the configuration says \"mindwelladmin\""
+        );
         let missing_port =
             url("postgresql://mindwelladmin:x@PGFLEX-mindwell-dev.postgres.database.azure.com/mindwell_app");
         assert_eq!(missing_port.disagreements(&expected()), []);
@@ -324,6 +328,10 @@ mod tests {
             "postgres://u:hun/ter2@h/a/b",
             "postgres://u:hun/t@r2@h/d",
             "postgres://u/x:hunter2@h/d",
+            "postgres://u:hunter2@h/d d",
+            "postgres://u:hunter2@h/d\t",
+            "postgres://u:hunter2@/d",
+            "postgres://u:hunter2@h/",
         ] {
             let error = DatabaseUrl::parse(&Secret::new(text)).unwrap_err().to_string();
             assert!(!error.contains("hunter2") && !error.contains("ter2"), "{error}");
@@ -365,6 +373,9 @@ mod tests {
 
     #[test]
     fn debug_hides_the_password() {
-        assert!(!format!("{:?}", url(RUNBOOK)).contains("old"));
+        assert_eq!(
+            format!("{:?}", url("postgresql+asyncpg://me:old@db/app")),
+            "DatabaseUrl(postgresql+asyncpg://me@db:5432/app)"
+        );
     }
 }

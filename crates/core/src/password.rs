@@ -235,6 +235,51 @@ mod tests {
         assert_eq!(broken("Zq8xMIkn"), None);
     }
 
+    /// Each limit from both sides.
+    #[test]
+    fn the_rules_begin_where_they_say() {
+        let broken = |text: &str, login: &str| Policy::default().violation(&Secret::new(text), login);
+        assert_eq!(broken("Ab1defgh", "x"), None, "8 characters");
+        let long = |length: usize| format!("Ab1{}", "x".repeat(length - 3));
+        assert_eq!(broken(&long(128), "y"), None);
+        assert_eq!(broken(&long(129), "y"), Some("8 to 128 characters"));
+        // Two characters of the login are no run, and signs between them end one.
+        assert_eq!(broken("Zq8xMIkn", "mi"), None);
+        assert_eq!(broken("Zq8xm-ikn", "m-i"), None);
+        assert_eq!(broken("Zq8xMINk", "amin"), Some("no three characters in a row of the login"));
+        let signs = Policy::new(32, "-_").unwrap();
+        let broken = |text: &str| signs.violation(&Secret::new(text), "x");
+        assert_eq!(broken("Ab1defgh"), Some("one of the configured symbols"));
+        assert_eq!(broken("Ab1defg-"), None);
+    }
+
+    #[test]
+    fn a_policy_begins_and_ends_where_it_says() {
+        assert_eq!(Policy::new(128, "").unwrap().length(), 128);
+        assert!(
+            matches!(Policy::new(16, ""), Err(PolicyError::TooWeak { bits }) if bits > 90.0 && bits < 96.0)
+        );
+        // 27 characters are 159.5 bits from below, and 28 are 165.5.
+        assert!(matches!(Policy::new(27, ""), Err(PolicyError::TooWeak { .. })));
+        let said = |length, symbols| Policy::new(length, symbols).unwrap_err().to_string();
+        assert!(said(15, "").contains("15 characters; 16 to 128 are possible"));
+        assert!(said(32, "$").contains("'$' would have to be encoded"));
+        assert!(said(16, "").contains("bits are too few; at least 160"));
+    }
+
+    #[test]
+    fn broken_randomness_makes_no_password() {
+        struct Stuck;
+        impl Entropy for Stuck {
+            fn fill(&self, buffer: &mut [u8]) {
+                buffer.fill(0);
+            }
+        }
+        let error = Policy::default().generate("x", &Stuck).unwrap_err();
+        assert_eq!(error.kind(), Kind::Internal);
+        assert!(error.hints()[0].contains("don't rotate"));
+    }
+
     /// Over 62,000 draws of a 62-letter alphabet each character is expected 1,000 times; the
     /// chi-square statistic with 61 degrees of freedom exceeds 120 once in 100,000 such tests.
     #[test]

@@ -308,3 +308,113 @@ pub struct VerificationOutline {
     /// Whether it depends on consumers having taken up the new copies.
     pub after_activation: bool,
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn publish() -> Action {
+        Action::Publish { copy: "a:b".into() }
+    }
+
+    fn plan(steps: Vec<Step>) -> Plan {
+        Plan {
+            format: FORMAT,
+            environment: "dev".into(),
+            strategy: StrategyName::InPlace,
+            target: "app@db".into(),
+            authority: "server".into(),
+            vault: "vault:one".into(),
+            steps,
+        }
+    }
+
+    /// Journals and scripts know steps by these names, so they stay.
+    #[test]
+    fn a_step_is_named_after_what_it_does_to_what() {
+        let copy = || CopyId::from("a:b");
+        let back = Back { run: "01ARZ3NDEKTSV4RRFFQ69G5FAV".parse().unwrap(), to: fingerprint() };
+        let again = Action::VerifyAgain { proof: Box::new(Action::VerifyCopy { copy: copy() }) };
+        assert_eq!(again.proof(), &Action::VerifyCopy { copy: copy() });
+        assert_eq!(publish().proof(), &publish());
+        let actions = [
+            Action::Check,
+            Action::Stage,
+            Action::StagePrevious { back },
+            Action::Install,
+            Action::Prove,
+            Action::Promote,
+            publish(),
+            Action::Activate { consumer: "app".into() },
+            Action::VerifyLogin,
+            Action::VerifyCopy { copy: copy() },
+            Action::Verify { verification: "health".into() },
+            Action::Soak { seconds: 60 },
+            again,
+            Action::Retire { copy: copy() },
+            Action::Record { recorder: "log".into() },
+        ];
+        let names = actions.map(|action| format!("{}: {}", action.kind(), action.step_id()));
+        insta::assert_snapshot!(names.join("\n"), @r"
+        check: check
+        stage: stage
+        stage: stage
+        install: install
+        prove: prove
+        promote: promote
+        publish: publish/a:b
+        activate: activate/app
+        verify: verify/login
+        verify: verify/a:b
+        verify: verify/health
+        soak: soak
+        verify: verify-again/a:b
+        retire: retire/a:b
+        record: record/log
+        ");
+    }
+
+    fn fingerprint() -> Fingerprint {
+        crate::FingerprintKey::new([1; 32]).fingerprint(&crate::Secret::new("old"))
+    }
+
+    #[test]
+    fn a_plan_that_nobody_could_follow_is_found() {
+        let step =
+            |action: Action, after: &[&str]| Step::new(action, after.iter().map(|id| (*id).into()).collect());
+        let good = plan(vec![step(Action::Check, &[]), step(publish(), &["check"])]);
+        assert_eq!(good.defect(), None);
+        let twice = plan(vec![step(Action::Check, &[]), step(Action::Check, &[])]);
+        assert_eq!(twice.defect().as_deref(), Some("the step check stands in it twice"));
+        let early = plan(vec![step(publish(), &["check"]), step(Action::Check, &[])]);
+        assert!(early.defect().unwrap().contains("waits for check, which does not stand before it"));
+        let itself = plan(vec![step(Action::Check, &["check"])]);
+        assert!(itself.defect().is_some(), "it would wait for ever");
+    }
+
+    #[test]
+    fn steps_are_found_by_name_and_kind() {
+        let plan = plan(vec![Step::new(Action::Check, Vec::new()), Step::new(publish(), Vec::new())]);
+        assert_eq!(plan.step(&"publish/a:b".into()).unwrap().action, publish());
+        assert_eq!(plan.step(&"stage".into()), None);
+        assert_eq!(plan.of_kind("publish").map(|step| step.id.as_str()).collect::<Vec<_>>(), ["publish/a:b"]);
+        assert_eq!(plan.back(), None);
+    }
+
+    #[test]
+    fn a_rollback_says_where_it_leads() {
+        let back = Back { run: "01ARZ3NDEKTSV4RRFFQ69G5FAV".parse().unwrap(), to: fingerprint() };
+        let plan = plan(vec![Step::new(Action::StagePrevious { back: back.clone() }, Vec::new())]);
+        assert_eq!(plan.back(), Some(&back));
+    }
+
+    #[test]
+    fn a_hash_has_a_short_form_that_begins_it() {
+        let hash = plan(Vec::new()).hash();
+        assert_eq!((hash.as_str().len(), hash.short().len()), (64, 12));
+        assert!(hash.as_str().starts_with(hash.short()));
+        assert_eq!(hash.to_string(), hash.as_str());
+        let cut: PlanHash = serde_json::from_str("\"abc\"").unwrap();
+        assert_eq!(cut.short(), "abc", "of a text that is no hash");
+    }
+}

@@ -402,7 +402,7 @@ impl RunState {
     /// start of `install` to the proof that each of them can, in milliseconds. Without a
     /// verification that proves it, nobody knows.
     pub fn window_ms(&self) -> Option<u64> {
-        let begin = self.step(&StepId::from("install")).started_at?;
+        let begin = self.steps.get(&StepId::from("install"))?.started_at?;
         let proven = self.steps().filter_map(|(step, state)| match step.action {
             Action::Verify { .. } => {
                 let outcome = state.outcome.as_ref()?;
@@ -446,58 +446,4 @@ fn corrupt(run: RunId, record: &Record, why: &str) -> Error {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    const STATUSES: [StepStatus; 5] =
-        [StepStatus::Waiting, StepStatus::InFlight, StepStatus::Failed, StepStatus::Parked, StepStatus::Done];
-    const MOVES: [StepMove; 4] = [StepMove::Start, StepMove::Finish, StepMove::Fail, StepMove::Park];
-    const PHASES: [Phase; 4] = [Phase::Running, Phase::Parked, Phase::Aborting, Phase::Finished];
-    const PHASE_MOVES: [PhaseMove; 6] = [
-        PhaseMove::Resume,
-        PhaseMove::Step,
-        PhaseMove::Park,
-        PhaseMove::Abort,
-        PhaseMove::Complete,
-        PhaseMove::CallOff,
-    ];
-
-    /// The whole table in one picture: whatever is not in it is refused.
-    #[test]
-    fn the_table_of_legal_transitions() {
-        let steps = STATUSES.into_iter().flat_map(|from| {
-            MOVES
-                .into_iter()
-                .filter_map(move |by| Some(format!("{from:?} --{by:?}--> {:?}", next_step(from, by)?)))
-        });
-        let phases = PHASES.into_iter().flat_map(|from| {
-            PHASE_MOVES
-                .into_iter()
-                .filter_map(move |by| Some(format!("run {from:?} --{by:?}--> {:?}", next_phase(from, by)?)))
-        });
-        let table: Vec<String> = steps.chain(phases).collect();
-        insta::assert_snapshot!(table.join("\n"), @r"
-        Waiting --Start--> InFlight
-        InFlight --Start--> InFlight
-        InFlight --Finish--> Done
-        InFlight --Fail--> Failed
-        Failed --Start--> InFlight
-        Failed --Park--> Parked
-        Parked --Start--> InFlight
-        run Running --Resume--> Running
-        run Running --Step--> Running
-        run Running --Park--> Parked
-        run Running --Abort--> Aborting
-        run Running --Complete--> Finished
-        run Parked --Resume--> Running
-        run Aborting --Resume--> Aborting
-        run Aborting --CallOff--> Finished
-        ");
-    }
-
-    #[test]
-    fn nothing_follows_the_end() {
-        assert!(PHASE_MOVES.into_iter().all(|by| next_phase(Phase::Finished, by).is_none()));
-        assert!(MOVES.into_iter().all(|by| next_step(StepStatus::Done, by).is_none()));
-    }
-}
+mod tests;

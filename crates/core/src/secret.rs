@@ -139,6 +139,22 @@ mod tests {
     }
 
     #[test]
+    fn a_length_is_in_bytes() {
+        assert_eq!((Secret::new("ü1").len(), Secret::new("ü1").is_empty()), (3, false));
+        assert_eq!((Secret::new("").len(), Secret::new("").is_empty()), (0, true));
+    }
+
+    /// Journals hold these, so the mark of a password stays what it is.
+    #[test]
+    fn a_fingerprint_is_48_bits_of_the_keyed_hash() {
+        let mark = FingerprintKey::new([7; 32]).fingerprint(&Secret::new("hunter2")).to_string();
+        let mut mac = Hmac::<Sha256>::new_from_slice(&[7; 32]).unwrap();
+        mac.update(b"pgrotate fingerprint 1\0hunter2");
+        assert_eq!(mark, hex(&mac.finalize().into_bytes())[..12]);
+        assert_eq!(hex(&[0x00, 0x0A, 0xFF]), "000aff");
+    }
+
+    #[test]
     fn comparison_is_by_value() {
         assert_eq!(Secret::new("a"), Secret::new("a"));
         assert_ne!(Secret::new("a"), Secret::new("ab"));

@@ -19,7 +19,7 @@
 //! - With rotation switched on, AWS's own rotation would replace the value again: that blocks.
 //! - Replicas in other regions follow by themselves, a moment later.
 
-mod classify;
+pub(crate) mod classify;
 mod client;
 mod json_key;
 mod look;

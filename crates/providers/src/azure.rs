@@ -29,7 +29,7 @@
 
 mod answer;
 mod carrier;
-mod credential;
+pub(crate) mod credential;
 mod operation;
 mod rights;
 #[cfg(test)]

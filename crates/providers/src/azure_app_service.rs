@@ -24,7 +24,7 @@
 //! - some hosting kinds answer a PUT with 202 and a `Location` to ask about.
 
 mod app;
-mod log;
+pub(crate) mod log;
 mod reference;
 mod setting;
 mod settings;

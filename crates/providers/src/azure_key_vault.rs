@@ -20,7 +20,7 @@
 //! - the first request goes out without token and body, to learn from the vault's challenge for
 //!   which audience it wants one.
 
-mod failure;
+pub(crate) mod failure;
 #[cfg(test)]
 mod tests;
 

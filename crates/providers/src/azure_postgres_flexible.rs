@@ -409,7 +409,7 @@ fn is_busy(answer: &Answer) -> bool {
 }
 
 /// What an answer to the PATCH means where it is more than the resource manager's usual.
-fn classify(answer: &Answer, operation: &str) -> Error {
+pub(crate) fn classify(answer: &Answer, operation: &str) -> Error {
     if !matches!(answer.status(), 400 | 422) {
         return answer.classify(Effect::Writes, operation);
     }
@@ -432,7 +432,7 @@ const WITH_CREDENTIALS: &str = "set `--password-auth Enabled` with `--admin-user
 
 /// What the end of an operation means. Whether a failed one has changed the password shows only
 /// at a login.
-fn failed(canceled: bool, failure: &azure::Failure, operation: &str) -> Error {
+pub(crate) fn failed(canceled: bool, failure: &azure::Failure, operation: &str) -> Error {
     let how = if canceled { "canceled" } else { "failed" };
     let kind = if canceled { Kind::Conflict } else { Kind::ServerFault };
     let code = azure::show_code(&failure.code);

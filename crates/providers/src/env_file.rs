@@ -20,7 +20,7 @@
 //!   mode 0600; the next try removes it.
 
 mod dialect;
-mod line;
+pub(crate) mod line;
 mod local;
 mod remote;
 mod shell;

@@ -16,7 +16,7 @@
 //! - A renamed repository answers with a redirect, which is reported and not followed.
 
 mod app;
-mod installation;
+pub(crate) mod installation;
 #[cfg(test)]
 mod testing;
 mod token;
@@ -228,7 +228,7 @@ impl Api {
     }
 
     /// GitHub's errors. The body is searched for its kind of limit and never shown.
-    async fn classify(&self, response: Response, effect: Effect, operation: &str) -> Error {
+    pub(crate) async fn classify(&self, response: Response, effect: Effect, operation: &str) -> Error {
         let (status, headers) = (response.status(), response.headers().clone());
         let now = date(&headers).unwrap_or_else(|| self.shared.clock.now());
         let after = http::retry_after(&response);
@@ -298,6 +298,7 @@ fn forbidden(error: Error, headers: &HeaderMap) -> Error {
     if let Some(sso) = header(headers, "x-github-sso") {
         // The query of the address is a ticket of its own, so only its path is shown.
         let page = sso.split("url=").nth(1).and_then(|url| url.split(['?', ';', ' ']).next());
+        let page = page.filter(|page| page.starts_with("https://") && page.len() <= MOST_OF_A_HEADER);
         return error.because("the organisation wants the token to be authorised for single sign-on").hint(
             format!(
                 "authorise it under Configure SSO in your token settings{}",
@@ -307,14 +308,14 @@ fn forbidden(error: Error, headers: &HeaderMap) -> Error {
     }
     let error = error.because("the token does not have the right to do this");
     match header(headers, "x-accepted-github-permissions") {
-        Some(wanted) if !wanted.is_empty() => {
+        Some(wanted) if is_list(wanted) => {
             // A comma stands for "and", a semicolon for "or".
             let all = |set: &str| set.split(',').map(str::trim).collect::<Vec<_>>().join(" and ");
             let wanted: Vec<String> = wanted.split(';').map(all).collect();
             error.hint(format!("this call wants a token with {}", wanted.join(" or ")))
         }
         _ => match header(headers, "x-accepted-oauth-scopes") {
-            Some(wanted) if !wanted.is_empty() => {
+            Some(wanted) if is_list(wanted) => {
                 error.hint(format!("this call wants a classic token with one of the scopes {wanted}"))
             }
             _ => error.hint(
@@ -323,6 +324,15 @@ fn forbidden(error: Error, headers: &HeaderMap) -> Error {
             ),
         },
     }
+}
+
+/// The most that is repeated of a header, in bytes.
+const MOST_OF_A_HEADER: usize = 200;
+
+/// Whether a header is a list of rights as GitHub names them, and nothing that somebody in between has put there.
+fn is_list(text: &str) -> bool {
+    let fits = |letter: char| letter.is_ascii_alphanumeric() || "_:=,; -".contains(letter);
+    (1..=MOST_OF_A_HEADER).contains(&text.len()) && text.chars().all(fits)
 }
 
 /// GitHub's own words for what it does not accept, from its closed list of codes.

@@ -153,7 +153,7 @@ fn comment(story: &Story) -> String {
 }
 
 /// Jira's errors. Bodies are not looked at.
-fn classify(response: &Response, effect: Effect, operation: &str) -> Error {
+pub(crate) fn classify(response: &Response, effect: Effect, operation: &str) -> Error {
     let status = response.status();
     let retry = http::retry_of(status, effect, http::retry_after(response));
     let captcha = response.headers().get("x-seraph-loginreason").is_some_and(|reason| {

@@ -18,6 +18,9 @@ pub mod env_file;
 #[cfg(test)]
 mod fake;
 mod files;
+#[cfg(feature = "fuzzing")]
+#[doc(hidden)]
+pub mod fuzzing;
 mod github;
 pub mod github_actions;
 pub mod github_issue;

@@ -27,8 +27,8 @@
 //!   to find out whether the token may write. That the right is looked at before the patch is
 //!   an inference.
 
-mod cli;
-mod connect;
+pub(crate) mod cli;
+pub(crate) mod connect;
 mod item;
 #[cfg(test)]
 mod tests;

@@ -157,7 +157,7 @@ fn statement(user: &str, verifier: &str) -> String {
 }
 
 /// The SCRAM-SHA-256 verifier of a password, as libpq's `PQencryptPasswordConn` makes it.
-fn verifier(password: &Secret) -> Result<String> {
+pub(crate) fn verifier(password: &Secret) -> Result<String> {
     let verifier = postgres_protocol::password::scram_sha_256(password.expose().as_bytes());
     if is_verifier(&verifier) {
         Ok(verifier)

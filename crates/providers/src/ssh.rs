@@ -13,7 +13,7 @@
 //! whatever a login shell's start-up files print is told from its answer, and so that a failure
 //! is known to have come before or after its start.
 
-mod failure;
+pub(crate) mod failure;
 #[cfg(test)]
 pub(crate) mod testing;
 #[cfg(test)]

@@ -106,7 +106,7 @@ impl Webhook {
         }
     }
 
-    fn classify(&self, status: StatusCode, after: Option<std::time::Duration>) -> Error {
+    pub(crate) fn classify(&self, status: StatusCode, after: Option<std::time::Duration>) -> Error {
         let error = Error::new(http::kind_of(status), self.operation()).because(match status {
             StatusCode::TOO_MANY_REQUESTS => "the other side asks for fewer messages (429)".to_owned(),
             _ => format!("refused with {}", status.as_u16()),

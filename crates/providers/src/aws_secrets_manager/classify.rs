@@ -11,7 +11,7 @@ use crate::http::told_wait;
 
 /// A request to Secrets Manager.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Request {
+pub(crate) enum Request {
     Describe,
     Get,
     Put,
@@ -76,7 +76,7 @@ const REFUSED: [&str; 10] = [
 ];
 
 /// Turns an SDK error into ours.
-pub(super) fn classify<E>(error: &SdkError<E, HttpResponse>, request: Request, secret: &str) -> Error
+pub(crate) fn classify<E>(error: &SdkError<E, HttpResponse>, request: Request, secret: &str) -> Error
 where
     E: ProvideErrorMetadata + std::error::Error + 'static,
 {

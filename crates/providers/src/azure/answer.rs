@@ -39,7 +39,7 @@ fn text_or_nothing<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String,
 }
 
 impl Answer {
-    pub(super) fn new(response: RawResponse) -> Self {
+    pub(crate) fn new(response: RawResponse) -> Self {
         Self(response)
     }
 

@@ -1,7 +1,7 @@
 //! Who signs in, and the tokens that came of it: one for each audience, fetched once even when
 //! several providers want it at the same time.
 
-mod failure;
+pub(crate) mod failure;
 mod federation;
 mod machine;
 mod source;

@@ -186,7 +186,7 @@ impl Log {
 }
 
 /// What a refusal of the SCM site means.
-fn classify(status: StatusCode, response: &Response, operation: String) -> Error {
+pub(crate) fn classify(status: StatusCode, response: &Response, operation: String) -> Error {
     let after = http::retry_after(response);
     let error = Error::new(kind_of(status), operation);
     match status.as_u16() {

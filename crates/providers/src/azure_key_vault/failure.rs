@@ -18,9 +18,9 @@ pub(super) const DISABLED: &str =
     "its latest version is disabled; writing a new one would quietly put the secret back into use";
 
 /// Which secret.
-pub(super) struct Place {
-    pub(super) vault: String,
-    pub(super) secret: String,
+pub(crate) struct Place {
+    pub(crate) vault: String,
+    pub(crate) secret: String,
 }
 
 impl fmt::Display for Place {
@@ -86,7 +86,7 @@ pub(super) fn code(error: &azure_core::Error) -> String {
 }
 
 /// What an error means.
-pub(super) fn classify(error: &azure_core::Error, effect: Effect, operation: &str, place: &Place) -> Error {
+pub(crate) fn classify(error: &azure_core::Error, effect: Effect, operation: &str, place: &Place) -> Error {
     let Some((status, response)) = answer(error) else {
         let out = explain(error, effect, operation);
         // A vault that does not exist has no host name either.

@@ -30,7 +30,7 @@ pub enum Dialect {
 
 /// How a value is written down.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Style {
+pub(crate) enum Style {
     /// As it is.
     Bare,
     /// In `'` from end to end.
@@ -42,26 +42,26 @@ pub(super) enum Style {
 }
 
 /// One assignment of the key that we look for.
-pub(super) struct Place {
+pub(crate) struct Place {
     /// The line on which it begins, from 1.
-    pub(super) line: usize,
+    pub(crate) line: usize,
     /// The bytes of the value as it is written, with its quotes.
-    pub(super) span: Range<usize>,
+    pub(crate) span: Range<usize>,
     /// How it is written.
-    pub(super) style: Style,
+    pub(crate) style: Style,
     /// The value as the reader takes it.
-    pub(super) value: Zeroizing<Vec<u8>>,
+    pub(crate) value: Zeroizing<Vec<u8>>,
     /// Whether the reader would compute it, so that only the reader knows it.
-    pub(super) computed: bool,
+    pub(crate) computed: bool,
 }
 
 /// Why a file can't be edited with certainty.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Flaw {
+pub(crate) struct Flaw {
     /// The line, from 1.
-    pub(super) line: usize,
+    pub(crate) line: usize,
     /// What is wrong with it.
-    pub(super) what: &'static str,
+    pub(crate) what: &'static str,
 }
 
 /// The mark that some editors put before the first character.
@@ -69,7 +69,7 @@ pub(super) const BOM: &[u8] = b"\xEF\xBB\xBF";
 
 impl Dialect {
     /// Whether a variable can have this name here.
-    pub(super) fn takes_name(self, key: &str) -> bool {
+    pub(crate) fn takes_name(self, key: &str) -> bool {
         let first = key.chars().next();
         match self {
             Self::Shell | Self::Systemd => {

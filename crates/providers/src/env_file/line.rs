@@ -7,21 +7,21 @@ use zeroize::Zeroizing;
 use super::dialect::{Dialect, Flaw, Place, quoted};
 
 /// A key in a file, and how its value is written there.
-pub(super) struct Line {
-    pub(super) key: String,
-    pub(super) dialect: Dialect,
+pub(crate) struct Line {
+    pub(crate) key: String,
+    pub(crate) dialect: Dialect,
     /// The file as messages call it.
-    pub(super) file: String,
+    pub(crate) file: String,
 }
 
 impl Line {
     /// What is done to it, as errors say it.
-    pub(super) fn operation(&self) -> String {
+    pub(crate) fn operation(&self) -> String {
         format!("edit {} in {}", self.key, self.file)
     }
 
     /// That it can't be done, and why.
-    pub(super) fn refuse(&self, kind: Kind, why: impl Into<String>) -> Error {
+    pub(crate) fn refuse(&self, kind: Kind, why: impl Into<String>) -> Error {
         Error::new(kind, self.operation()).because(why)
     }
 
@@ -29,7 +29,7 @@ impl Line {
     ///
     /// # Errors
     /// When there is more than one, or the file can't be edited with certainty.
-    pub(super) fn place(&self, text: &[u8]) -> Result<Option<Place>> {
+    pub(crate) fn place(&self, text: &[u8]) -> Result<Option<Place>> {
         let Self { key, dialect, .. } = self;
         let mut places = dialect.find(text, key).map_err(|Flaw { line, what }| {
             self.refuse(Kind::Config, format!("line {line}: {what}"))
@@ -46,7 +46,7 @@ impl Line {
     ///
     /// # Errors
     /// When only the file's reader knows it.
-    pub(super) fn value(&self, place: Option<&Place>) -> Result<Option<Secret>> {
+    pub(crate) fn value(&self, place: Option<&Place>) -> Result<Option<Secret>> {
         let Some(place) = place else { return Ok(None) };
         if place.computed {
             let why = format!("line {}: its value is computed by the shell", place.line);
@@ -63,7 +63,7 @@ impl Line {
     ///
     /// # Errors
     /// As of [`Line::place`].
-    pub(super) fn findings(&self, subject: &str, text: &[u8]) -> Result<Vec<Finding>> {
+    pub(crate) fn findings(&self, subject: &str, text: &[u8]) -> Result<Vec<Finding>> {
         let found = |severity, what: &str, mend: &str| vec![Finding::new(severity, subject, what).mend(mend)];
         let (key, file) = (&self.key, &self.file);
         Ok(match self.place(text)? {
@@ -86,7 +86,7 @@ impl Line {
     ///
     /// # Errors
     /// When there is no place for it, or the dialect can't hold it.
-    pub(super) fn change(
+    pub(crate) fn change(
         &self,
         old: &[u8],
         place: Option<&Place>,

@@ -34,7 +34,7 @@ static KEPT: LazyLock<std::sync::Mutex<BTreeMap<[String; 3], Slot>>> = LazyLock:
 
 /// Whose installation a request needs.
 #[derive(Debug)]
-pub(super) struct Place<'a> {
+pub(crate) struct Place<'a> {
     owner: &'a str,
     /// The path at which it is looked up.
     lookup: Vec<&'a str>,
@@ -42,7 +42,7 @@ pub(super) struct Place<'a> {
 
 impl<'a> Place<'a> {
     /// Of the path of a request.
-    pub(super) fn of(segments: &[&'a str]) -> Option<Self> {
+    pub(crate) fn of(segments: &[&'a str]) -> Option<Self> {
         match segments {
             ["repos", owner, name, ..] => {
                 Some(Self { owner, lookup: vec!["repos", owner, name, "installation"] })
@@ -140,7 +140,7 @@ impl Api {
     }
 
     /// What GitHub's refusal of an App means. The body is searched and never shown.
-    async fn refused(&self, response: Response, place: Option<&Place<'_>>) -> Error {
+    pub(crate) async fn refused(&self, response: Response, place: Option<&Place<'_>>) -> Error {
         let (status, headers) = (response.status(), response.headers().clone());
         let now = date(&headers).unwrap_or_else(|| self.shared.clock.now());
         let after = http::retry_after(&response);

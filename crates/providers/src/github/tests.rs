@@ -150,3 +150,18 @@ fn the_pages_host_follows_from_the_apis() {
     assert_eq!(host("http://127.0.0.1:8443"), "127.0.0.1:8443");
     assert!(Api::new(&shared(vendors("http://ghe.example.com"), "")).is_err());
 }
+
+/// A proxy in between can put anything there.
+#[tokio::test]
+async fn of_a_header_only_a_list_of_rights_is_repeated() {
+    let long = "secrets=write,".repeat(20);
+    for wanted in [long.as_str(), "look at <https://example.com>"] {
+        let wanted = wanted.to_owned();
+        let reply = move || Reply::empty(403).header("x-accepted-github-permissions", &wanted);
+        let found = error(reply).await;
+        assert!(found.hints()[0].starts_with("give the token the right"), "{found:?}");
+    }
+    let page =
+        || Reply::empty(403).header("x-github-sso", &format!("required; url=https://{}", "a".repeat(300)));
+    assert!(!error(page).await.hints()[0].contains("aaaa"));
+}

@@ -13,7 +13,7 @@
 //! - What an edit prints of hidden fields is not documented, so the item is read again.
 //! - Each call costs up to five requests of an hourly and a daily allowance.
 
-mod failure;
+pub(crate) mod failure;
 mod limits;
 #[cfg(test)]
 mod tests;

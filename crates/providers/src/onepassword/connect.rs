@@ -160,7 +160,7 @@ fn segments(place: &Place) -> [&str; 4] {
 }
 
 /// Connect's errors: `{status, message}`. The message is searched and never shown.
-async fn classify(response: Response, effect: Effect, operation: &str) -> Error {
+pub(crate) async fn classify(response: Response, effect: Effect, operation: &str) -> Error {
     let status = response.status();
     let after = http::retry_after(&response);
     let message = response.text().await.unwrap_or_default();

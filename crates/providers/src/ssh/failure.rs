@@ -15,7 +15,7 @@ use crate::http::Effect;
 const ITS_OWN: i32 = 255;
 
 /// Turns a call that did not succeed into an error. `began` says whether the script had begun.
-pub(super) fn classify(
+pub(crate) fn classify(
     ssh: &Ssh,
     answer: &Answer,
     began: bool,
@@ -153,7 +153,15 @@ fn offending(answer: &Answer) -> Option<String> {
     let said = String::from_utf8_lossy(&answer.stderr);
     let line = said.lines().find(|line| line.starts_with("Offending "))?;
     let (_, place) = line.split_once(" key in ")?;
-    Some(place.trim().to_owned())
+    is_place(place.trim()).then(|| place.trim().to_owned())
+}
+
+/// Whether a text is a file's path and a line: a host's banner comes the same way as `ssh`'s own words.
+fn is_place(text: &str) -> bool {
+    let fits = |letter: char| letter.is_ascii_alphanumeric() || "/._-".contains(letter);
+    let file = |file: &str| file.starts_with('/') && file.chars().all(fits);
+    let number = |line: &str| !line.is_empty() && line.bytes().all(|byte| byte.is_ascii_digit());
+    text.len() <= 200 && text.rsplit_once(':').is_some_and(|(path, line)| file(path) && number(line))
 }
 
 /// The call as a person would make it.
@@ -161,4 +169,20 @@ fn by_hand(ssh: &Ssh, flag: &str) -> String {
     let config = ssh.config.as_ref().map(|file| format!(" -F {}", file.display())).unwrap_or_default();
     let port = ssh.port.map(|port| format!(" -p {port}")).unwrap_or_default();
     format!("ssh {flag}{config}{port} {} true", ssh.destination)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_place_is_repeated() {
+        assert!(is_place("/home/me/.ssh/known_hosts:7"));
+        for other in
+            ["known_hosts:7", "/home/me:", "/home/me", "/home/\u{1b}[31m:7", "/home/me it says:7", ":7", ""]
+        {
+            assert!(!is_place(other), "{other:?}");
+        }
+        assert!(!is_place(&format!("/{}:7", "a".repeat(200))));
+    }
 }

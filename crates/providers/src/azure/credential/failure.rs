@@ -33,7 +33,7 @@ pub(super) fn is_mistrust(error: &Error) -> bool {
 
 /// What Entra's codes (`AADSTS…`) mean. They may change, says Microsoft, so what is not known here
 /// is shown by its number.
-pub(super) fn entra(status: u16, codes: &str, who: &str) -> Error {
+pub(crate) fn entra(status: u16, codes: &str, who: &str) -> Error {
     let digits = !codes.is_empty()
         && codes.len() <= 32
         && codes.chars().all(|letter| letter.is_ascii_digit() || letter == ',');
@@ -167,7 +167,7 @@ pub(super) const MEANINGS: &[Meaning] = &[
 
 /// Why the Azure CLI gave no token, from what it said. Its own words may hold anything, so they are
 /// searched and not repeated.
-pub(super) fn why_not_the_cli(error: &azure_core::Error) -> String {
+pub(crate) fn why_not_the_cli(error: &azure_core::Error) -> String {
     let text = error.to_string();
     let code = text
         .split("AADSTS")

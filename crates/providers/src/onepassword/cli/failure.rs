@@ -9,7 +9,7 @@ use crate::child::Answer;
 use crate::http::Effect;
 
 /// Turns a call that did not succeed into an error.
-pub(super) fn classify(answer: &Answer, effect: Effect, timeout: Duration, operation: &str) -> Error {
+pub(crate) fn classify(answer: &Answer, effect: Effect, timeout: Duration, operation: &str) -> Error {
     // What may have been sent may have had its effect; what only reads is read again.
     let open = |error: Error| match effect {
         Effect::Writes => error.unknown(),

@@ -1,0 +1,4 @@
+//! Hands `pgrotate_fuzz::answers` what libFuzzer thinks of.
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|input: &[u8]| pgrotate_fuzz::answers(input));
