@@ -402,7 +402,7 @@ impl RunState {
     /// start of `install` to the proof that each of them can, in milliseconds. Without a
     /// verification that proves it, nobody knows.
     pub fn window_ms(&self) -> Option<u64> {
-        let begin = self.steps.get(&StepId::from("install"))?.started_at?;
+        let begin = self.steps[self.plan().place(&StepId::from("install"))?].started_at?;
         let proven = self.steps().filter_map(|(step, state)| match step.action {
             Action::Verify { .. } => {
                 let outcome = state.outcome.as_ref()?;

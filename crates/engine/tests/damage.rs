@@ -13,6 +13,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
+use pgrotate_core::engine::Wish;
 use pgrotate_core::env::{Clock, Entropy};
 use pgrotate_core::executor::End;
 use pgrotate_core::journal::{Journal as _, Record, RunHeading};
@@ -21,7 +22,6 @@ use pgrotate_core::observer::Unobserved;
 use pgrotate_core::rotation::Rotation;
 use pgrotate_core::run::RunState;
 use pgrotate_core::{Environment, Error, Kind, Result, RunId};
-use pgrotate_engine::embedded::Wish;
 use pgrotate_engine::system::{OsEntropy, SystemClock};
 use pgrotate_engine::{Embedded, SqliteStore};
 

@@ -8,11 +8,11 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
 use pgrotate_core::Kind;
+use pgrotate_core::engine::{Trouble, Wish};
 use pgrotate_core::env::{Clock, Entropy};
 use pgrotate_core::executor::End;
 use pgrotate_core::memory;
 use pgrotate_core::observer::Unobserved;
-use pgrotate_engine::embedded::{Trouble, Wish};
 use pgrotate_engine::system::{OsEntropy, SystemClock};
 use pgrotate_engine::{Embedded, SqliteStore};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};

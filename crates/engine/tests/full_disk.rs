@@ -8,12 +8,12 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
 use pgrotate_core::Kind;
+use pgrotate_core::engine::{Trouble, Wish};
 use pgrotate_core::env::{Clock, Entropy};
 use pgrotate_core::executor::End;
 use pgrotate_core::memory::{self, Memory};
 use pgrotate_core::observer::Unobserved;
 use pgrotate_core::rotation::Rotation;
-use pgrotate_engine::embedded::{Trouble, Wish};
 use pgrotate_engine::system::{OsEntropy, SystemClock};
 use pgrotate_engine::{Embedded, SqliteStore};
 

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
+use pgrotate_core::engine::Wish;
 use pgrotate_core::env::{Clock, Entropy};
 use pgrotate_core::executor::End;
 use pgrotate_core::memory::{self, Memory};
@@ -14,7 +15,6 @@ use pgrotate_core::observer::Unobserved;
 use pgrotate_core::provider::Entry;
 use pgrotate_core::rotation::Rotation;
 use pgrotate_core::{Kind, RunId, Secret};
-use pgrotate_engine::embedded::Wish;
 use pgrotate_engine::system::{OsEntropy, SystemClock};
 use pgrotate_engine::{Embedded, SqliteStore};
 

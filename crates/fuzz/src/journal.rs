@@ -47,7 +47,7 @@ fn played(input: &[u8]) {
     let ids: Vec<StepId> = plan.steps.iter().map(|step| step.id.clone()).collect();
     let start =
         Start { plan, generation: Generation(1), operator: "fuzz".into(), ticket: None, version: "0".into() };
-    let first = record(0, Event::RunStarted(Box::new(start)));
+    let first = record(0, Event::RunStarted(std::sync::Arc::new(start)));
     let mut state = RunState::begin(run(), &first).expect("a plan of a strategy begins a run");
     let mut kept = vec![first];
     for pair in input.chunks(2) {

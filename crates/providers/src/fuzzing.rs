@@ -245,5 +245,9 @@ impl Clock for Stopped {
         Timestamp::UNIX_EPOCH
     }
 
+    fn uptime(&self) -> Duration {
+        Duration::ZERO
+    }
+
     async fn sleep(&self, _duration: Duration) {}
 }

@@ -136,10 +136,12 @@ impl Leases for Desk {
         let (disk, now_ms) = (&self.disk, self.disk.network.time.now_ms());
         let for_everybody = disk.is_sabotaged(Sabotage::LeaseForEverybody);
         let mut grant = disk.grant();
-        if let Some((process, until_ms)) = grant.held {
-            if !disk.network.is_dead(process) && until_ms > now_ms && !for_everybody {
-                return Err(Error::new(Kind::Busy, "take the lease").because("a living process holds it"));
-            }
+        if let Some((process, until_ms)) = grant.held
+            && until_ms > now_ms
+            && !disk.network.is_dead(process)
+            && !for_everybody
+        {
+            return Err(Error::new(Kind::Busy, "take the lease").because("a living process holds it"));
         }
         grant.generation += 1;
         grant.held = Some((self.process, now_ms + term_ms()));

@@ -88,7 +88,7 @@ fn outline() -> Outline {
 fn started(plan: Plan) -> Record {
     let (operator, version) = ("somebody".into(), "0".into());
     let start = Start { plan, generation: Generation(1), operator, ticket: None, version };
-    Record { format: FORMAT, seq: 0, at: at(0), event: Event::RunStarted(Box::new(start)) }
+    Record { format: FORMAT, seq: 0, at: at(0), event: Event::RunStarted(std::sync::Arc::new(start)) }
 }
 
 fn id() -> RunId {

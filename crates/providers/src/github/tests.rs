@@ -162,6 +162,6 @@ async fn of_a_header_only_a_list_of_rights_is_repeated() {
         assert!(found.hints()[0].starts_with("give the token the right"), "{found:?}");
     }
     let page =
-        || Reply::empty(403).header("x-github-sso", &format!("required; url=https://{}", "a".repeat(300)));
+        || Reply::empty(403).header("x-github-sso", format!("required; url=https://{}", "a".repeat(300)));
     assert!(!error(page).await.hints()[0].contains("aaaa"));
 }
