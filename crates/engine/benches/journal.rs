@@ -37,6 +37,7 @@ const FRAME: usize = 4120;
 /// Each step is a login that is answered at once.
 struct Logins {
     world: Memory,
+    plan: Plan,
     password: Secret,
     /// The file that each step writes to beside its own business, and how long that took.
     beside: Option<Mutex<(File, Duration)>>,
@@ -44,6 +45,10 @@ struct Logins {
 
 #[async_trait]
 impl World for Logins {
+    fn plan(&self) -> Plan {
+        self.plan.clone()
+    }
+
     async fn perform(&self, _step: &Step, _run: &RunState) -> Result<Outcome> {
         if let Some(beside) = &self.beside {
             let (file, took) = &mut *beside.lock().unwrap();
@@ -95,7 +100,7 @@ impl Lab {
         let lease = self.store.acquire(&plan.environment).await.unwrap();
         let open = || OpenOptions::new().append(true).create(true).open(self.path("beside")).unwrap();
         let beside = beside.then(|| Mutex::new((open(), Duration::ZERO)));
-        let world = Logins { world, password: Secret::new("OldOldOldOld1"), beside };
+        let world = Logins { world, plan: plan.clone(), password: Secret::new("OldOldOldOld1"), beside };
         let executor = Executor {
             journal: &self.store,
             world: &world,
@@ -126,7 +131,7 @@ impl Lab {
         for number in 0..runs {
             let lease = self.store.acquire(&plan.environment).await.unwrap();
             let run = RunId::generate(clock.now(), &*entropy);
-            let mut records = vec![record(0, Event::RunStarted(Box::new(start(plan.clone(), &lease))))];
+            let mut records = vec![record(0, Event::RunStarted(Arc::new(start(plan.clone(), &lease))))];
             if number + 1 < runs {
                 for step in &plan.steps {
                     let (step, outcome) = (step.id.clone(), Outcome::confirmed());

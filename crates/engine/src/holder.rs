@@ -42,6 +42,11 @@ impl Holder {
         self.host == host() && (self.boot != boot() || started(self.pid).as_deref() != Some(&self.started))
     }
 
+    /// Whether it was started on this machine since it was last switched on: then both have the same uptime.
+    pub fn is_of_this_boot(&self) -> bool {
+        self.host == host() && self.boot == boot()
+    }
+
     /// The process in words.
     pub fn describe(&self) -> String {
         format!("process {} on {}", self.pid, self.host)

@@ -14,9 +14,11 @@ mod witness;
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use jiff::Timestamp;
+use pgrotate_core::env::Clock;
 use pgrotate_core::journal::{Journal, Record, RunHeading, fenced};
 use pgrotate_core::lease::{Generation, Lease, Leases, TERM};
 use pgrotate_core::{Environment, Error, Kind, Result, RunId};
@@ -25,6 +27,7 @@ use rusqlite::{Connection, ErrorCode, Transaction, TransactionBehavior};
 use self::rows::{Heading, LeaseRow, column, unsigned};
 use self::witness::{Witness, Witnesses};
 use crate::holder::Holder;
+use crate::system::SystemClock;
 
 /// The pages in SQLite's log from which on it is worth while to put them into the database.
 const A_LONG_LOG: u32 = 1000;
@@ -111,7 +114,8 @@ impl SqliteStore {
             if holder.is_none() {
                 layout::empty_the_log_from(transaction, A_LONG_LOG)?;
             }
-            LeaseRow { holder, expires_at_ms, ..row }.write(transaction)
+            let expires_up_ms = if holder.is_some() { ends_up_ms() } else { 0 };
+            LeaseRow { holder, expires_at_ms, expires_up_ms, ..row }.write(transaction)
         };
         self.change(work, |()| Ok(()))?;
         Ok(lease)
@@ -199,12 +203,29 @@ fn take(
     let expires_at = expiry(&last)?;
     if let Some(other) = last.holder.as_deref().and_then(Holder::from_text)
         && other != *holder
-        && expires_at > now
+        && !is_over(&last, &other, now)?
         && !other.is_gone()
     {
         return Err(busy(environment, &other, expires_at));
     }
     renewed(transaction, last, holder, now)
+}
+
+/// Whether a lease has run out. On the holder's own machine the uptime tells: the clock may have been set meanwhile.
+fn is_over(lease: &LeaseRow, holder: &Holder, now: Timestamp) -> Result<bool> {
+    if lease.expires_up_ms > 0 && holder.is_of_this_boot() {
+        return Ok(lease.expires_up_ms <= up_ms(SystemClock.uptime()));
+    }
+    Ok(expiry(lease)? <= now)
+}
+
+/// When a lease ends that is given now.
+fn ends_up_ms() -> i64 {
+    up_ms(SystemClock.uptime() + TERM)
+}
+
+fn up_ms(uptime: Duration) -> i64 {
+    i64::try_from(uptime.as_millis()).unwrap_or(i64::MAX)
 }
 
 fn renewed(
@@ -217,6 +238,7 @@ fn renewed(
         generation: last.generation + 1,
         holder: Some(holder.to_text()),
         expires_at_ms: (now + TERM).as_millisecond(),
+        expires_up_ms: ends_up_ms(),
         ..last
     };
     row.write(transaction)?;
@@ -300,4 +322,34 @@ fn busy(environment: &Environment, holder: &Holder, until: Timestamp) -> Error {
     Error::new(Kind::Busy, format!("take the lease of {environment}"))
         .because(format!("{} holds it until {until:.0} or longer", holder.describe()))
         .hint("one run at a time: wait for it to end, then look with `pgrotate history`")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A lease that ends at these times, by the clock and by the uptime.
+    fn ending(clock: Timestamp, up_ms: i64) -> LeaseRow {
+        LeaseRow {
+            expires_at_ms: clock.as_millisecond(),
+            expires_up_ms: up_ms,
+            ..LeaseRow::first(Environment::from("test"))
+        }
+    }
+
+    #[test]
+    fn a_clock_that_is_set_ends_no_lease_of_this_machine() {
+        let (now, here) = (Timestamp::now(), Holder::this_process());
+        let (passed, to_come) = (now - TERM, now + TERM);
+        let ends = ends_up_ms();
+        // The clock was put forward, and back.
+        assert!(!is_over(&ending(passed, ends), &here, now).unwrap());
+        assert!(is_over(&ending(to_come, 1), &here, now).unwrap());
+        // Of another machine, or of a program that knew no better, only the clock can tell.
+        let elsewhere = Holder::from_text("1 1 some-boot elsewhere").unwrap();
+        for (holder, up_ms) in [(&elsewhere, ends), (&here, 0)] {
+            assert!(is_over(&ending(passed, up_ms), holder, now).unwrap());
+            assert!(!is_over(&ending(to_come, up_ms), holder, now).unwrap());
+        }
+    }
 }

@@ -56,6 +56,7 @@ const TABLES: [(&str, &str); 5] = [
     generation INTEGER NOT NULL,
     holder TEXT,
     expires_at_ms INTEGER NOT NULL,
+    expires_up_ms INTEGER NOT NULL,
     runs INTEGER NOT NULL,
     digest BLOB NOT NULL
 ) STRICT, WITHOUT ROWID",
@@ -209,6 +210,7 @@ fn old_leases(transaction: &Transaction<'_>) -> rusqlite::Result<Vec<LeaseRow>> 
                 generation: row.get(1)?,
                 holder: row.get(2)?,
                 expires_at_ms: row.get(3)?,
+                expires_up_ms: 0,
                 runs: 0,
             })
         })?

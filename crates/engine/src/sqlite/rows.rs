@@ -18,14 +18,17 @@ pub(super) struct LeaseRow {
     pub(super) generation: i64,
     /// Nobody, when it was given back.
     pub(super) holder: Option<String>,
+    /// When it ends, for holders on other machines.
     pub(super) expires_at_ms: i64,
+    /// The same by the uptime of the holder's machine, which no clock that is set can change; 0 if it is not known.
+    pub(super) expires_up_ms: i64,
     pub(super) runs: i64,
 }
 
 impl LeaseRow {
     /// Of an environment that never had one.
     pub(super) fn first(environment: Environment) -> Self {
-        Self { environment, generation: 0, holder: None, expires_at_ms: 0, runs: 0 }
+        Self { environment, generation: 0, holder: None, expires_at_ms: 0, expires_up_ms: 0, runs: 0 }
     }
 
     /// The lease of an environment; none if it never had one.
@@ -41,11 +44,13 @@ impl LeaseRow {
                 generation: row.get(1)?,
                 holder: row.get(2)?,
                 expires_at_ms: row.get(3)?,
-                runs: row.get(4)?,
+                expires_up_ms: row.get(4)?,
+                runs: row.get(5)?,
             };
-            Ok((lease, row.get(5)?))
+            Ok((lease, row.get(6)?))
         };
-        let sql = "SELECT environment, generation, holder, expires_at_ms, runs, digest FROM leases";
+        let sql =
+            "SELECT environment, generation, holder, expires_at_ms, expires_up_ms, runs, digest FROM leases";
         let rows = match environment {
             Some(environment) => {
                 let sql = format!("{sql} WHERE environment = ?1");
@@ -59,20 +64,21 @@ impl LeaseRow {
     pub(super) fn write(&self, transaction: &Transaction<'_>) -> Result<()> {
         let mut replace = transaction
             .prepare_cached(
-                "REPLACE INTO leases (environment, generation, holder, expires_at_ms, runs, digest) \
-                 VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
+                "REPLACE INTO leases (environment, generation, holder, expires_at_ms, expires_up_ms, runs, digest) \
+                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
             )
             .map_err(|error| damage::sqlite(&error))?;
-        let Self { environment, generation, holder, expires_at_ms, runs } = self;
+        let Self { environment, generation, holder, expires_at_ms, expires_up_ms, runs } = self;
+        let (environment, digest) = (environment.as_str(), self.digest());
         replace
-            .execute(params![environment.as_str(), generation, holder, expires_at_ms, runs, self.digest()])
+            .execute(params![environment, generation, holder, expires_at_ms, expires_up_ms, runs, digest])
             .map_err(|error| damage::sqlite(&error))?;
         Ok(())
     }
 
     fn digest(&self) -> Digest {
         let seal = Seal::of("lease").text(self.environment.as_str()).number(self.generation);
-        let seal = seal.number(self.expires_at_ms).number(self.runs);
+        let seal = seal.number(self.expires_at_ms).number(self.expires_up_ms).number(self.runs);
         self.holder.iter().fold(seal, |seal, holder| seal.text(holder)).done()
     }
 
