@@ -14,6 +14,11 @@ mod guard;
 use std::process::ExitCode;
 
 use clap::Parser;
+use zeroizing_alloc::ZeroAlloc;
+
+/// Whatever is freed is wiped first: buffers of HTTP, TLS and JSON hold passwords too, and nobody else wipes those.
+#[global_allocator]
+static ALLOCATOR: ZeroAlloc<std::alloc::System> = ZeroAlloc(std::alloc::System);
 
 /// Rotates a PostgreSQL password everywhere it lives, and proves that it worked.
 ///

@@ -37,6 +37,8 @@ pub(crate) struct Options {
     pub(crate) repository: PathBuf,
     /// Whether whole requests are kept.
     pub(crate) record_bodies: bool,
+    /// Whether the first passwords have `/`, `+` and `=`.
+    pub(crate) base64_passwords: bool,
 }
 
 /// A running sandbox.
@@ -94,7 +96,7 @@ impl World {
     /// Starts everything; ready when it returns.
     pub(crate) async fn start(options: &Options, launcher: Arc<Launcher>) -> Result<Self> {
         let example = Example::load(&options.example)?;
-        let seeds = seeds(&options.environments, &example.subscriptions())?;
+        let seeds = seeds(options, &example.subscriptions())?;
         let service = options.example.join("services/backend");
         let service = service.canonicalize().context(|| format!("cannot find {}", service.display()))?;
         let moto_program = moto::program(&options.repository)?;
@@ -402,9 +404,9 @@ async fn start_moto(
     Ok(moto)
 }
 
-fn seeds(names: &[String], subscriptions: &BTreeMap<String, String>) -> Result<Vec<Seed>> {
+fn seeds(options: &Options, subscriptions: &BTreeMap<String, String>) -> Result<Vec<Seed>> {
     let mut seeds: Vec<Seed> = Vec::new();
-    for name in names {
+    for name in &options.environments {
         let Some(subscription) = subscriptions.get(name) else {
             let known = subscriptions.keys().map(String::as_str).collect::<Vec<_>>().join(", ");
             return Err(Error::new(format!("there is no environment {name}; the example has {known}")));
@@ -415,7 +417,7 @@ fn seeds(names: &[String], subscriptions: &BTreeMap<String, String>) -> Result<V
         seeds.push(Seed {
             name: name.clone(),
             subscription: subscription.clone(),
-            password: password(postgres::USER)?,
+            password: password(postgres::USER, options.base64_passwords)?,
         });
     }
     Ok(seeds)

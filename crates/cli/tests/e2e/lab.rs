@@ -29,6 +29,11 @@ impl Lab {
         Self::with(environments, &["--record-bodies"])
     }
 
+    /// The same, and its first passwords are such as a URL has to encode.
+    pub(crate) fn with_base64_passwords(environments: &str) -> Self {
+        Self::with(environments, &["--base64-passwords"])
+    }
+
     fn with(environments: &str, flags: &[&str]) -> Self {
         let program = assert_cmd::cargo::cargo_bin!("pgrotate").with_file_name("pgrotate-sandbox");
         assert!(program.exists(), "build the whole workspace first: cargo build --workspace");

@@ -4,12 +4,15 @@
 // A test, helpers included, says what it expects by unwrapping.
 #![allow(clippy::unwrap_used)]
 
+mod canary;
 mod lab;
+mod memory;
 
 mod apps;
 mod bad_input;
 mod contract;
 mod crash;
+mod dumps;
 mod promotion;
 mod requests;
 mod rotation;
