@@ -96,7 +96,7 @@ impl World {
     /// Starts everything; ready when it returns.
     pub(crate) async fn start(options: &Options, launcher: Arc<Launcher>) -> Result<Self> {
         let example = Example::load(&options.example)?;
-        let seeds = seeds(options, &example.subscriptions())?;
+        let seeds = seeds(&options.environments, options.base64_passwords, &example.subscriptions())?;
         let service = options.example.join("services/backend");
         let service = service.canonicalize().context(|| format!("cannot find {}", service.display()))?;
         let moto_program = moto::program(&options.repository)?;
@@ -404,9 +404,9 @@ async fn start_moto(
     Ok(moto)
 }
 
-fn seeds(options: &Options, subscriptions: &BTreeMap<String, String>) -> Result<Vec<Seed>> {
+fn seeds(names: &[String], base64: bool, subscriptions: &BTreeMap<String, String>) -> Result<Vec<Seed>> {
     let mut seeds: Vec<Seed> = Vec::new();
-    for name in &options.environments {
+    for name in names {
         let Some(subscription) = subscriptions.get(name) else {
             let known = subscriptions.keys().map(String::as_str).collect::<Vec<_>>().join(", ");
             return Err(Error::new(format!("there is no environment {name}; the example has {known}")));
@@ -417,7 +417,7 @@ fn seeds(options: &Options, subscriptions: &BTreeMap<String, String>) -> Result<
         seeds.push(Seed {
             name: name.clone(),
             subscription: subscription.clone(),
-            password: password(postgres::USER, options.base64_passwords)?,
+            password: password(postgres::USER, base64)?,
         });
     }
     Ok(seeds)
@@ -467,7 +467,7 @@ mod tests {
         let known = BTreeMap::from([("dev".to_owned(), "1".to_owned()), ("prod".to_owned(), "2".to_owned())]);
         let refused = |names: &[&str]| {
             let names: Vec<String> = names.iter().map(ToString::to_string).collect();
-            seeds(&names, &known).err().map(|error| error.to_string())
+            seeds(&names, false, &known).err().map(|error| error.to_string())
         };
         assert_eq!(refused(&["prod", "dev"]), None);
         assert_eq!(refused(&["qa"]).unwrap(), "there is no environment qa; the example has dev, prod");

@@ -29,9 +29,9 @@ impl Lab {
         Self::with(environments, &["--record-bodies"])
     }
 
-    /// The same, and its first passwords are such as a URL has to encode.
+    /// The same, and its first passwords are such as a URL has to encode. It keeps whole requests.
     pub(crate) fn with_base64_passwords(environments: &str) -> Self {
-        Self::with(environments, &["--base64-passwords"])
+        Self::with(environments, &["--base64-passwords", "--record-bodies"])
     }
 
     fn with(environments: &str, flags: &[&str]) -> Self {
@@ -62,6 +62,11 @@ impl Lab {
             http: reqwest::Client::builder().no_proxy().build().unwrap(),
             runtime,
         }
+    }
+
+    /// The sandbox's process.
+    pub(crate) fn sandbox(&self) -> u32 {
+        self.sandbox.id()
     }
 
     /// Where the sandbox keeps its world.
