@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Installs the system packages behind the tools named as arguments, where a tool is missing:
 #
-#   scripts/install-packages.sh compiler openssl python postgresql ssh shellcheck gh curl
+#   scripts/install-packages.sh compiler openssl python postgresql ssh strace shellcheck gh curl
 #
 # A tool counts as present when it works, wherever it came from; apt is only asked for the rest.
 set -euo pipefail
@@ -33,6 +33,10 @@ has_ssh() {
         PATH=$PATH:/usr/sbin:/usr/local/sbin command -v sshd >/dev/null
 }
 
+has_strace() {
+    command -v strace >/dev/null
+}
+
 has_shellcheck() {
     command -v shellcheck >/dev/null
 }
@@ -52,6 +56,7 @@ packages_of() {
     python) echo python3-venv ;;
     postgresql) echo postgresql ;;
     ssh) echo openssh-client openssh-server ;;
+    strace) echo strace ;;
     shellcheck) echo shellcheck ;;
     gh) echo gh ;;
     curl) echo curl ;;

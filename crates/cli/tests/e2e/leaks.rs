@@ -271,8 +271,10 @@ fn called_off_taken_back_and_answered_too_late_it_shows_no_password() {
 
 /// A check that tells everybody what it was given, as it is and in the forms that tools like to print.
 const TALKATIVE_CHECK: &str = r#"#!/bin/sh
-echo "could not connect to $DATABASE_URL" >&2
-password=${DATABASE_URL#*:*:}
+url=$DATABASE_URL
+unset DATABASE_URL
+echo "could not connect to $url" >&2
+password=${url#*:*:}
 password=${password%%@*}
 echo "password: $password"
 printf 'Authorization: Basic %s\n' "$(printf 'mindwelladmin:%s' "$password" | base64 -w0)"

@@ -156,12 +156,6 @@ impl Seen {
             |path: &Path| path.file_name().is_some_and(|name| name.to_string_lossy().contains("journal"));
         assert!(self.files.values().any(|(path, _)| journal(path)), "the watch did not see the journal");
     }
-
-    /// Whether a process with this in its command line was seen.
-    pub(crate) fn saw(&self, words: &str) -> bool {
-        let line = |line: &[u8]| String::from_utf8_lossy(line).replace('\0', " ").contains(words);
-        self.processes.iter().any(|[words, _]| line(words))
-    }
 }
 
 /// Whether a command line is the configuration's check, which `setpriv` becomes.
@@ -203,15 +197,21 @@ fn processes(of: u32, sandbox: u32, ours: bool, seen: &mut BTreeSet<[Vec<u8>; 2]
         let children = std::fs::read_to_string(task.path().join("children")).unwrap_or_default();
         let children = children.split_whitespace().filter_map(|child| child.parse().ok());
         for child in children.filter(|child| *child != sandbox) {
-            let read = |what: &str| std::fs::read(format!("/proc/{child}/{what}")).unwrap_or_default();
-            let line = read("cmdline");
-            let ours = ours || is_program(&line);
-            if ours {
-                seen.insert([line, read("environ")]);
-            }
+            let process = look_at(child);
+            let ours = ours || process.as_ref().is_some_and(|[line, _]| is_program(line));
+            seen.extend(process.filter(|_| ours));
             processes(child, sandbox, ours, seen);
         }
     }
+}
+
+/// The command line of a process, with its environment. While a process becomes another program it has a moment without
+/// either; what is read then may be half of one and half of the other.
+fn look_at(process: u32) -> Option<[Vec<u8>; 2]> {
+    let read = |what: &str| std::fs::read(format!("/proc/{process}/{what}")).unwrap_or_default();
+    let looks = std::iter::repeat_with(|| (read("cmdline"), read("environ"), read("cmdline"))).take(5);
+    let mut whole = looks.filter(|(before, _, after)| before == after && !before.is_empty());
+    whole.next().map(|(line, environment, _)| [line, environment])
 }
 
 /// The secrets by which the sandbox's vendors know the program, for a canary.
