@@ -39,6 +39,7 @@ struct Cli {
 
 fn main() -> ExitCode {
     guard::harden();
+    guard::hush();
     display::hook();
     let cli = Cli::parse();
     guard::trace();

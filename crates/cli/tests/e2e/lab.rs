@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
@@ -200,20 +200,6 @@ impl Lab {
         let state = self.state();
         let copies = state[environment]["copies"].as_object().unwrap();
         copies.iter().map(|(id, copy)| (id.clone(), copy["versions"].as_u64().unwrap())).collect()
-    }
-
-    /// Nothing in a folder contains the bytes.
-    pub(crate) fn nowhere_in(&self, folder: &Path, needle: &str) {
-        for entry in std::fs::read_dir(folder).unwrap() {
-            let path = entry.unwrap().path();
-            if path.is_dir() {
-                self.nowhere_in(&path, needle);
-            } else {
-                let bytes = std::fs::read(&path).unwrap();
-                let found = bytes.windows(needle.len()).any(|window| window == needle.as_bytes());
-                assert!(!found, "{} holds a password", path.display());
-            }
-        }
     }
 
     /// Waits until something is so.
