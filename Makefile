@@ -40,11 +40,11 @@ cargo:
 	@command -v cargo >/dev/null || { echo "error: no cargo; install Rust from https://rustup.rs" >&2; exit 1; }
 
 # PostgreSQL's server binaries, a C compiler (ring, SQLite), Python with venv, ssh with an sshd for the tests of what is
-# on other machines, and openssl's command, which makes the RSA key of the sandbox's GitHub App: ring only uses such
+# on other machines, strace for the test of all that is started and written, and openssl's command, which makes the RSA key of the sandbox's GitHub App: ring only uses such
 # keys. Nothing is linked with it.
 .PHONY: packages
 packages:
-	@scripts/install-packages.sh compiler openssl python postgresql ssh
+	@scripts/install-packages.sh compiler openssl python postgresql ssh strace
 
 .PHONY: venvs
 venvs: packages

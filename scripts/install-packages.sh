@@ -38,6 +38,10 @@ has_ssh() {
         PATH=$PATH:/usr/sbin:/usr/local/sbin command -v sshd >/dev/null
 }
 
+has_strace() {
+    command -v strace >/dev/null
+}
+
 has_shellcheck() {
     command -v shellcheck >/dev/null
 }
@@ -50,10 +54,6 @@ has_curl() {
     command -v curl >/dev/null
 }
 
-has_strace() {
-    command -v strace >/dev/null
-}
-
 packages_of() {
     case $1 in
     compiler) echo gcc libc6-dev ;;
@@ -62,10 +62,10 @@ packages_of() {
     python) echo python3-venv ;;
     postgresql) echo postgresql ;;
     ssh) echo openssh-client openssh-server ;;
+    strace) echo strace ;;
     shellcheck) echo shellcheck ;;
     gh) echo gh ;;
     curl) echo curl ;;
-    strace) echo strace ;;
     esac
 }
 

@@ -1,4 +1,8 @@
-//! Keeps what is in memory out of core dumps, and logs where a person asked for them.
+//! Keeps what is in memory out of core dumps, panics and logs.
+
+use std::any::Any;
+use std::backtrace::{Backtrace, BacktraceStatus};
+use std::panic::PanicHookInfo;
 
 use rustix::process::{DumpableBehavior, Resource, Rlimit, set_dumpable_behavior, setrlimit};
 
@@ -9,6 +13,28 @@ pub(crate) fn harden() {
     let _ = set_dumpable_behavior(DumpableBehavior::NotDumpable);
     let _ = setrlimit(Resource::Core, Rlimit { current: Some(0), maximum: Some(0) });
     let _ = rustls_provider();
+}
+
+/// Shows of a panic where it happened, and its words only if they are one text of the source. Those that are put together
+/// may have values among them: a text that is cut inside of a character is quoted as a whole.
+pub(crate) fn hush() {
+    std::panic::set_hook(Box::new(|info: &PanicHookInfo<'_>| {
+        let place = info.location().map(ToString::to_string).unwrap_or_default();
+        crate::display::err(&words(info.payload(), &place));
+        let trace = Backtrace::capture();
+        if trace.status() == BacktraceStatus::Captured {
+            crate::display::err(&format!("{trace}\n"));
+        }
+    }));
+}
+
+fn words(payload: &(dyn Any + Send), place: &str) -> String {
+    let what = payload.downcast_ref::<&'static str>().copied();
+    let what = what.unwrap_or("its words are not shown, because values may be among them");
+    format!(
+        "error: pgrotate has a mistake in it, at {place}\ncause: {what}\n\
+         hint:  please report it; a run that is not over is not lost: pgrotate status, then pgrotate resume\n"
+    )
 }
 
 /// Several clients share rustls; all use ring.
@@ -44,7 +70,21 @@ fn directives(wish: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::directives;
+    use super::{directives, words};
+
+    #[test]
+    fn a_panic_does_not_repeat_the_values_in_its_words() {
+        let caught = |work: fn()| std::panic::catch_unwind(work).unwrap_err();
+        let cut = caught(|| _ = std::hint::black_box(&"hunterü2"[..std::hint::black_box(7)]));
+        assert!(cut.downcast_ref::<String>().unwrap().contains("hunter"), "the control");
+        let failed = caught(|| _ = "hunter2".parse::<u8>().map_err(|_| "hunter2").expect("a number"));
+        for payload in [cut, failed] {
+            let shown = words(&*payload, "src/x.rs:1:2");
+            assert!(shown.contains("src/x.rs:1:2") && !shown.contains("hunter"), "{shown}");
+        }
+        let known = caught(|| panic!("the copy exists"));
+        assert!(words(&*known, "x").contains("cause: the copy exists"));
+    }
 
     #[test]
     fn only_our_own_crates_can_be_asked_to_tell_more() {

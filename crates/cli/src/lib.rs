@@ -38,6 +38,7 @@ struct Cli {
 /// The whole program, from its arguments to its exit status.
 pub fn main() -> ExitCode {
     guard::harden();
+    guard::hush();
     display::hook();
     let cli = Cli::parse();
     guard::trace();

@@ -33,9 +33,11 @@ use zeroize::Zeroizing;
 pub struct Secret(SecretString);
 
 impl Secret {
-    /// Takes a value into custody. The caller's own copy, if it kept one, is not wiped.
+    /// Takes a value into custody. A text that is handed over is wiped; a copy that the caller kept is not.
     pub fn new(value: impl Into<String>) -> Self {
-        Self(SecretString::from(value.into()))
+        // Not taken as it is: to be cut to its length, a text with room to spare may have to move.
+        let value = Zeroizing::new(value.into());
+        Self(SecretString::from(value.as_str()))
     }
 
     /// Lends the value to the one line that has to send or compare it.
@@ -136,6 +138,34 @@ mod tests {
         let secret = Secret::new("hunter2");
         assert_eq!(format!("{secret:?}"), "Secret(hidden)");
         assert_eq!(format!("{:?}", FingerprintKey::new([7; 32])), "FingerprintKey(hidden)");
+    }
+
+    /// Asks the kernel what stands where a value was.
+    #[test]
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "nothing else can show memory that belongs to nobody any more"
+    )]
+    fn what_is_handed_over_and_what_is_dropped_is_gone() {
+        use std::os::unix::fs::FileExt;
+        let memory = std::fs::File::open("/proc/self/mem").unwrap();
+        let value = hex(&std::array::from_fn::<u8, 64, _>(|at| u8::try_from(at).unwrap() ^ 0xa5));
+        let left_of_it_at = |address: usize| {
+            let mut bytes = vec![0; value.len()];
+            memory.read_exact_at(&mut bytes, address.try_into().unwrap()).unwrap();
+            value.as_bytes().windows(8).any(|part| bytes.windows(8).any(|own| own == part))
+        };
+        let mut roomy = String::with_capacity(4 * value.len());
+        roomy.push_str(&value);
+        let given = roomy.as_ptr().addr();
+        assert!(left_of_it_at(given), "the control");
+        let secret = Secret::new(roomy);
+        assert!(!left_of_it_at(given));
+        let (copy, kept) = (secret.clone(), secret.expose().as_ptr().addr());
+        let copied = copy.expose().as_ptr().addr();
+        assert!(left_of_it_at(kept) && left_of_it_at(copied));
+        drop((secret, copy));
+        assert!(!left_of_it_at(kept) && !left_of_it_at(copied));
     }
 
     #[test]

@@ -54,7 +54,7 @@ use zeroize::Zeroizing;
 
 pub(crate) use self::answer::{Answer, Failure, explain, quoted_after, show_code};
 use self::carrier::Carrier;
-use self::credential::Credential;
+use self::credential::{Credential, Tokens};
 pub(crate) use self::operation::{End, Operation, Pace};
 pub(crate) use self::rights::missing_rights;
 use crate::http::{self, Effect};
@@ -69,10 +69,22 @@ const TIMEOUT: Duration = Duration::from_secs(60);
 /// up after about four minutes.
 const PATIENT_TIMEOUT: Duration = Duration::from_secs(300);
 
-/// The sign-ins of a process. Clones share them, so that the environments of one configuration
-/// sign in once.
-#[derive(Clone, Default)]
-pub struct Accounts(Arc<Mutex<BTreeMap<[String; 4], Arc<Account>>>>);
+/// Who an account is: the resource manager, the tenant, the sign-in service and the way to sign in.
+type Identity = [String; 4];
+
+/// The accounts of one environment. Clones share the sign-ins, so that the environments of one configuration sign in
+/// once, and nothing else: an environment's connections, whose buffers have held its passwords, end with it.
+#[derive(Default)]
+pub struct Accounts {
+    tokens: Arc<Mutex<BTreeMap<Identity, Tokens>>>,
+    own: Mutex<BTreeMap<Identity, Arc<Account>>>,
+}
+
+impl Clone for Accounts {
+    fn clone(&self) -> Self {
+        Self { tokens: Arc::clone(&self.tokens), own: Mutex::default() }
+    }
+}
 
 impl fmt::Debug for Accounts {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -132,19 +144,23 @@ pub(crate) fn account(shared: &Shared) -> Result<Arc<Account>> {
         plain("AZURE_AUTHORITY_HOST").unwrap_or_default(),
         format!("{:?}", settings.sign_in),
     ];
-    let mut accounts = shared.azure.0.lock().expect("no holder of this lock panics");
+    let mut accounts = shared.azure.own.lock().expect("no holder of this lock panics");
     if let Some(account) = accounts.get(&key) {
         return Ok(Arc::clone(account));
     }
-    let account = Arc::new(Account::new(shared)?);
+    let tokens = {
+        let mut tokens = shared.azure.tokens.lock().expect("no holder of this lock panics");
+        tokens.entry(key.clone()).or_default().clone()
+    };
+    let account = Arc::new(Account::new(shared, tokens)?);
     accounts.insert(key, Arc::clone(&account));
     Ok(account)
 }
 
 impl Account {
-    fn new(shared: &Shared) -> Result<Self> {
+    fn new(shared: &Shared, tokens: Tokens) -> Result<Self> {
         let resource_manager = tls_endpoint(&shared.vendors.azure.resource_manager)?;
-        let credential = Arc::new(Credential::new(shared, &resource_manager)?);
+        let credential = Arc::new(Credential::new(shared, &resource_manager, tokens)?);
         let pipeline = |timeout| {
             let scope = scope_of(&resource_manager);
             let policy: Arc<dyn Policy> =

@@ -163,7 +163,7 @@ pub(crate) fn shared(vendors: Vendors, credentials: &str) -> Arc<Shared> {
         target: target(),
         database_tls: DatabaseTls { mode: TlsMode::VerifyFull, ca_file: None },
         credentials: Credentials::with_file(file.path()).unwrap(),
-        http: http::client(None).unwrap(),
+        http: http::client(http::tls_config(None).unwrap()).unwrap(),
         ca: None,
         vendors,
         base: PathBuf::from("."),

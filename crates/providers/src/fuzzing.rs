@@ -220,7 +220,9 @@ static SHARED: LazyLock<Arc<Shared>> = LazyLock::new(|| {
         target: Target { host: "db".into(), port: 5432, database: "app".into(), user: "admin".into() },
         database_tls: DatabaseTls { mode: TlsMode::VerifyFull, ca_file: None },
         credentials: Credentials::default(),
-        http: crate::http::client(None).expect("the system's trust store is enough"),
+        http: crate::http::tls_config(None)
+            .and_then(crate::http::client)
+            .expect("the system's trust store is enough"),
         ca: None,
         vendors: Vendors::default(),
         azure: Accounts::default(),

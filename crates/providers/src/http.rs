@@ -12,6 +12,7 @@ use pgrotate_core::{Error, Kind, Result, Retry};
 pub use reqwest::Client;
 use reqwest::dns::{Addrs, Name, Resolve, Resolving};
 use reqwest::{NoProxy, Proxy, Response, StatusCode, Url, redirect};
+pub use rustls::ClientConfig as TlsConfig;
 
 /// Time for a connection to be made.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -37,7 +38,7 @@ pub fn install_crypto() -> bool {
 ///
 /// # Errors
 /// When the PEM text has no certificate that can be read.
-pub fn tls_config(extra_ca: Option<&[u8]>) -> Result<rustls::ClientConfig> {
+pub fn tls_config(extra_ca: Option<&[u8]>) -> Result<TlsConfig> {
     use rustls::pki_types::{CertificateDer, pem::PemObject};
     let mut roots = rustls::RootCertStore::empty();
     // A machine without a trust store can still talk to what the configured CA vouches for.
@@ -59,35 +60,33 @@ pub fn tls_config(extra_ca: Option<&[u8]>) -> Result<rustls::ClientConfig> {
     Ok(builder.with_root_certificates(roots).with_no_client_auth())
 }
 
-/// Builds the shared client.
+/// Builds a client with connections of its own. They end with its last clone, and with them their buffers, which have
+/// held what went over them.
 ///
 /// # Errors
-/// When the CA can't be used.
-pub fn client(extra_ca: Option<&[u8]>) -> Result<Client> {
-    client_behind(extra_ca, |name| std::env::var(name).ok())
+/// When it can't be built.
+pub fn client(tls: TlsConfig) -> Result<Client> {
+    client_behind(tls, |name| std::env::var(name).ok())
 }
 
 /// The same, with the proxies that these variables name.
-fn client_behind(extra_ca: Option<&[u8]>, variable: impl Fn(&str) -> Option<String>) -> Result<Client> {
-    let builder = builder_behind(extra_ca, variable)?;
+fn client_behind(tls: TlsConfig, variable: impl Fn(&str) -> Option<String>) -> Result<Client> {
+    let builder = builder_behind(tls, variable);
     builder.build().map_err(|_| Error::internal("the HTTP client could not be built"))
 }
 
-fn builder_behind(
-    extra_ca: Option<&[u8]>,
-    variable: impl Fn(&str) -> Option<String>,
-) -> Result<reqwest::ClientBuilder> {
+fn builder_behind(tls: TlsConfig, variable: impl Fn(&str) -> Option<String>) -> reqwest::ClientBuilder {
     // Without `no_proxy`, reqwest adds the environment's proxies where none is given.
     let builder = proxies(variable)
         .into_iter()
         .fold(Client::builder().no_proxy(), |builder, proxy| builder.proxy(proxy));
-    Ok(builder
-        .tls_backend_preconfigured(tls_config(extra_ca)?)
+    builder
+        .tls_backend_preconfigured(tls)
         .redirect(redirect::Policy::none())
         .user_agent(USER_AGENT)
         .connect_timeout(CONNECT_TIMEOUT)
         .timeout(REQUEST_TIMEOUT)
-        .dns_resolver(Arc::new(Resolver)))
+        .dns_resolver(Arc::new(Resolver))
 }
 
 /// The proxies that the environment asks for, by the rules that reqwest has for them itself, and
@@ -302,7 +301,7 @@ mod tests {
         for variable in ["HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"] {
             let proxy = Fake::start(|_| Reply::empty(204)).await;
             let own = Fake::start(|_| Reply::empty(200)).await;
-            let client = client_behind(None, |name| match name {
+            let client = client_behind(tls_config(None).unwrap(), |name| match name {
                 "NO_PROXY" => Some("direct.invalid".into()),
                 _ => (name == variable).then(|| proxy.url.clone()),
             })
@@ -331,7 +330,8 @@ mod tests {
         let named = |name: &str| (name == "HTTP_PROXY").then(|| proxy.url.clone());
         // A socket of the loopback reaches the proxy, and no other machine: nothing leaves this one.
         let loopback = IpAddr::V4(Ipv4Addr::LOCALHOST);
-        let client = builder_behind(None, named).unwrap().local_address(loopback).build().unwrap();
+        let client =
+            builder_behind(tls_config(None).unwrap(), named).local_address(loopback).build().unwrap();
         for (host, asked) in [("169.254.169.254", 0), ("169.254.129.2", 0), ("169.255.0.1", 1)] {
             let answer = client.get(format!("http://{host}/")).send().await;
             assert_eq!((answer.is_ok(), proxy.calls().len()), (asked == 1, asked), "{host}");
@@ -341,7 +341,10 @@ mod tests {
     #[tokio::test]
     async fn https_to_others_goes_through_its_proxy() {
         let proxy = Fake::start(|_| Reply::empty(403)).await;
-        let client = client_behind(None, |name| (name == "HTTPS_PROXY").then(|| proxy.url.clone())).unwrap();
+        let client = client_behind(tls_config(None).unwrap(), |name| {
+            (name == "HTTPS_PROXY").then(|| proxy.url.clone())
+        })
+        .unwrap();
         client.get("https://127.0.0.1:1/").send().await.unwrap_err();
         client.get("http://example.invalid/").send().await.unwrap_err();
         assert_eq!(proxy.calls().len(), 0);
@@ -363,7 +366,7 @@ mod tests {
 
     #[tokio::test]
     async fn an_unanswered_request_never_shows_its_url() {
-        let client = client(None).unwrap();
+        let client = client(tls_config(None).unwrap()).unwrap();
         let error = client.get("http://127.0.0.1:1/hook?sig=hunter2").send().await.unwrap_err();
         let shown = unanswered(&error, Effect::Writes, "post");
         assert!(!format!("{shown} {shown:?}").contains("hunter2"));

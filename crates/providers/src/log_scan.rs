@@ -7,6 +7,8 @@
 
 use std::collections::HashSet;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::{STANDARD_NO_PAD, URL_SAFE_NO_PAD};
 use pgrotate_core::Secret;
 use pgrotate_core::database_url;
 use zeroize::Zeroizing;
@@ -95,11 +97,11 @@ impl Redactor {
     pub fn new<'s>(secrets: impl IntoIterator<Item = &'s Secret>) -> Self {
         let spellings = |secret: &Secret| {
             let json = Zeroizing::new(serde_json::Value::from(secret.expose()).to_string());
-            [
-                secret.clone(),
-                Secret::new(database_url::encode(secret.expose()).as_str()),
-                Secret::new(json.trim_matches('"')),
-            ]
+            let encoded = Secret::new(database_url::encode(secret.expose()).as_str());
+            let mut spellings = vec![secret.clone(), Secret::new(json.trim_matches('"'))];
+            spellings.extend([secret, &encoded].into_iter().flat_map(digits));
+            spellings.push(encoded);
+            spellings
         };
         let secrets = secrets.into_iter().flat_map(spellings).filter(|secret| !secret.is_empty());
         Self { secrets: secrets.collect(), strict: false }
@@ -144,6 +146,26 @@ impl Redactor {
         }
         shown.trim_end().to_owned()
     }
+}
+
+/// The hexadecimal and base64 forms of a text, as they stand in a header or in a dump of bytes. In base64 a text looks
+/// different after one, two and three other bytes; what it shares a letter with is left out.
+fn digits(text: &Secret) -> Vec<Secret> {
+    let bytes = text.expose().as_bytes();
+    if bytes.len() < PIECE {
+        return Vec::new();
+    }
+    let hex = Zeroizing::new(pgrotate_core::secret::hex(bytes));
+    let mut forms = vec![Secret::new(hex.to_ascii_uppercase()), Secret::new(hex.as_str())];
+    for before in 0..3 {
+        let padded = Zeroizing::new([&[0; 2][..before], bytes].concat());
+        let own = (before * 8).div_ceil(6)..padded.len() * 8 / 6;
+        for alphabet in [&STANDARD_NO_PAD, &URL_SAFE_NO_PAD] {
+            let encoded = Zeroizing::new(alphabet.encode(&padded));
+            forms.push(Secret::new(&encoded[own.clone()]));
+        }
+    }
+    forms
 }
 
 /// Marks every byte that belongs to a piece of the secret.
@@ -244,6 +266,23 @@ mod tests {
         assert!(redactor.line(&"x".repeat(5_000)).len() < 500);
         assert_eq!(Redactor::new([&Secret::new("")]).line("as it is"), "as it is");
         assert!(!format!("{redactor:?}").contains("Zq8x"));
+    }
+
+    /// As somebody else's tools print them, in the middle of other bytes.
+    #[test]
+    fn a_secret_is_hidden_in_base64_and_in_hexadecimal() {
+        let redactor = Redactor::new([&Secret::new("Zq8x/PTk+n5Vb?2m")]);
+        for line in [
+            "basic YTpacTh4L1BUaytuNVZiPzJt",
+            "basic YWI6WnE4eC9QVGsrbjVWYj8ybQ==",
+            "basic YWJjOlpxOHgvUFRrK241VmI_Mm0",
+            "url eDpacTh4JTJGUFRrJTJCbjVWYiUzRjJtQGg=",
+            "hex 5a7138782f50546b2b6e3556623f326d",
+            "hex 5A7138782F50546B2B6E3556623F326D",
+        ] {
+            let shown = redactor.line(line);
+            assert!(shown.contains(HIDDEN) && shown.len() < 18, "{line}: {shown}");
+        }
     }
 
     #[test]

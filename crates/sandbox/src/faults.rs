@@ -49,7 +49,7 @@ pub(crate) struct Fault {
     /// The vendor's code in the answer, for `status`; may be empty, as Azure's for a busy server is.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) code: Option<String>,
-    /// The vendor's words in the answer, for `status`.
+    /// The vendor's words in the answer, for `status`. `{body}` stands for what was sent: some repeat what they refuse.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) message: Option<String>,
     /// More headers of the answer, for `status`.
@@ -152,6 +152,13 @@ impl Fault {
         match self.headers.iter().find(odd) {
             Some((name, _)) => Err(format!("the header {name:?} can't be sent")),
             None => Ok(()),
+        }
+    }
+
+    /// Puts what was sent into the vendor's words, where they want it.
+    pub(crate) fn repeat(&mut self, body: &[u8]) {
+        if let Some(message) = &mut self.message {
+            *message = message.replace("{body}", &String::from_utf8_lossy(body));
         }
     }
 

@@ -72,6 +72,9 @@ struct Up {
     /// Keep whole requests and answers in memory for GET /_sandbox/recording; they hold passwords
     #[arg(long)]
     record_bodies: bool,
+    /// Begin with passwords that a URL has to encode, as those of `openssl rand -base64`
+    #[arg(long)]
+    base64_passwords: bool,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -113,6 +116,7 @@ fn run(up: Up, lifetime: Lifetime) -> Result<()> {
         example: up.example.unwrap_or_else(|| repository().join("examples/mindwell")),
         repository: repository(),
         record_bodies: up.record_bodies,
+        base64_passwords: up.base64_passwords,
     };
     // One thread: the kernel ends our children with the thread that started them.
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();

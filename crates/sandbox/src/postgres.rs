@@ -271,7 +271,8 @@ pub(crate) fn authority(port: u16) -> String {
 
 /// The URL that every copy holds: the runbook's, for this cluster.
 pub(crate) fn url(port: u16, password: &str) -> String {
-    // Only letters and digits are in a password that the sandbox made, so nothing has to be encoded.
+    // What a password that the sandbox made can have beside letters and digits.
+    let password = password.replace('/', "%2F").replace('+', "%2B").replace('=', "%3D");
     format!("postgresql+asyncpg://{USER}:{password}@{}/{DATABASE}?sslmode=require", authority(port))
 }
 

@@ -132,6 +132,7 @@ impl Recorder {
         let body = axum::body::to_bytes(Body::new(body), BODY_LIMIT).await.map_err(|_| Dropped)?;
         let mut flight = InFlight { seq: self.open(system, &parts, &body), recorder: &self, landed: false };
         let mut hits = self.hits(system, &parts);
+        hits.iter_mut().for_each(|hit| hit.fault.repeat(&body));
         if let Some(hit) = hits.first() {
             flight.change(|entry| entry.fault = Some(hit.fault.kind));
         }

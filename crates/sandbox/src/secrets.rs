@@ -20,11 +20,13 @@ pub(crate) fn alphanumeric(length: usize) -> Result<String> {
 }
 
 /// A password that Azure takes for a server's administrator `login`: of three classes, and without a run of three
-/// characters of the login. It may come back to the server when a rotation is rolled back.
-pub(crate) fn password(login: &str) -> Result<String> {
+/// characters of the login. It may come back to the server when a rotation is rolled back. As `base64` it has
+/// characters that have to be encoded in a URL.
+pub(crate) fn password(login: &str, base64: bool) -> Result<String> {
     loop {
         // The beginning sees to the classes; 29 random characters follow.
-        let password = format!("Pw0{}", alphanumeric(29)?);
+        let (first, last) = (alphanumeric(14)?, alphanumeric(15)?);
+        let password = if base64 { format!("Pw0{first}/+{last}=") } else { format!("Pw0{first}{last}") };
         if !shares_a_run(&password, login) {
             return Ok(password);
         }
@@ -42,7 +44,8 @@ mod tests {
 
     #[test]
     fn a_password_is_alphanumeric_long_enough_and_new_each_time() {
-        let (first, second) = (password("mindwelladmin").unwrap(), password("mindwelladmin").unwrap());
+        let (first, second) =
+            (password("mindwelladmin", false).unwrap(), password("mindwelladmin", false).unwrap());
         assert_eq!(first.len(), 32);
         assert!(first.bytes().all(|byte| byte.is_ascii_alphanumeric()));
         assert_ne!(first, second);

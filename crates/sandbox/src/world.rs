@@ -37,6 +37,8 @@ pub(crate) struct Options {
     pub(crate) repository: PathBuf,
     /// Whether whole requests are kept.
     pub(crate) record_bodies: bool,
+    /// Whether the first passwords have `/`, `+` and `=`.
+    pub(crate) base64_passwords: bool,
 }
 
 /// A running sandbox.
@@ -94,7 +96,7 @@ impl World {
     /// Starts everything; ready when it returns.
     pub(crate) async fn start(options: &Options, launcher: Arc<Launcher>) -> Result<Self> {
         let example = Example::load(&options.example)?;
-        let seeds = seeds(&options.environments, &example.subscriptions())?;
+        let seeds = seeds(&options.environments, options.base64_passwords, &example.subscriptions())?;
         let service = options.example.join("services/backend");
         let service = service.canonicalize().context(|| format!("cannot find {}", service.display()))?;
         let moto_program = moto::program(&options.repository)?;
@@ -402,7 +404,7 @@ async fn start_moto(
     Ok(moto)
 }
 
-fn seeds(names: &[String], subscriptions: &BTreeMap<String, String>) -> Result<Vec<Seed>> {
+fn seeds(names: &[String], base64: bool, subscriptions: &BTreeMap<String, String>) -> Result<Vec<Seed>> {
     let mut seeds: Vec<Seed> = Vec::new();
     for name in names {
         let Some(subscription) = subscriptions.get(name) else {
@@ -415,7 +417,7 @@ fn seeds(names: &[String], subscriptions: &BTreeMap<String, String>) -> Result<V
         seeds.push(Seed {
             name: name.clone(),
             subscription: subscription.clone(),
-            password: password(postgres::USER)?,
+            password: password(postgres::USER, base64)?,
         });
     }
     Ok(seeds)
@@ -465,7 +467,7 @@ mod tests {
         let known = BTreeMap::from([("dev".to_owned(), "1".to_owned()), ("prod".to_owned(), "2".to_owned())]);
         let refused = |names: &[&str]| {
             let names: Vec<String> = names.iter().map(ToString::to_string).collect();
-            seeds(&names, &known).err().map(|error| error.to_string())
+            seeds(&names, false, &known).err().map(|error| error.to_string())
         };
         assert_eq!(refused(&["prod", "dev"]), None);
         assert_eq!(refused(&["qa"]).unwrap(), "there is no environment qa; the example has dev, prod");

@@ -6,24 +6,30 @@ use std::sync::Mutex;
 
 use pgrotate_core::Error;
 use pgrotate_providers::credentials::Credentials;
-use pgrotate_providers::http::{self, Client};
+use pgrotate_providers::http::{self, Client, TlsConfig};
 use pgrotate_providers::shared;
 
 use super::problem::Problem;
 use super::settings::Placed;
 
-/// The HTTP client that trusts the system's CAs and these. Reading the system's trust store
-/// takes longer than everything else that happens before a run, so a process does it once.
+/// A new HTTP client that trusts the system's CAs and these.
 pub(super) fn client(ca: Option<&[u8]>) -> pgrotate_core::Result<Client> {
-    static CLIENTS: Mutex<BTreeMap<Option<Vec<u8>>, Client>> = Mutex::new(BTreeMap::new());
-    let mut clients = CLIENTS.lock().expect("no holder of this lock panics");
+    http::client(tls(ca)?)
+}
+
+/// Whom to trust. Reading the system's trust store takes longer than everything else that happens before a run, so a
+/// process does it once. Only that outlives an environment, and no connection: what it has read last would stay in
+/// memory.
+fn tls(ca: Option<&[u8]>) -> pgrotate_core::Result<TlsConfig> {
+    static CONFIGS: Mutex<BTreeMap<Option<Vec<u8>>, TlsConfig>> = Mutex::new(BTreeMap::new());
+    let mut configs = CONFIGS.lock().expect("no holder of this lock panics");
     let key = ca.map(<[u8]>::to_vec);
-    if let Some(client) = clients.get(&key) {
-        return Ok(client.clone());
+    if let Some(config) = configs.get(&key) {
+        return Ok(config.clone());
     }
-    let client = http::client(ca)?;
-    clients.insert(key, client.clone());
-    Ok(client)
+    let config = http::tls_config(ca)?;
+    configs.insert(key, config.clone());
+    Ok(config)
 }
 
 /// Reads a CA file, if there is one.

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
@@ -27,6 +27,11 @@ impl Lab {
     /// The same, and it keeps whole requests and answers.
     pub(crate) fn recording(environments: &str) -> Self {
         Self::with(environments, &["--record-bodies"])
+    }
+
+    /// The same, and its first passwords are such as a URL has to encode. It keeps whole requests.
+    pub(crate) fn with_base64_passwords(environments: &str) -> Self {
+        Self::with(environments, &["--base64-passwords", "--record-bodies"])
     }
 
     fn with(environments: &str, flags: &[&str]) -> Self {
@@ -57,6 +62,11 @@ impl Lab {
             http: reqwest::Client::builder().no_proxy().build().unwrap(),
             runtime,
         }
+    }
+
+    /// The sandbox's process.
+    pub(crate) fn sandbox(&self) -> u32 {
+        self.sandbox.id()
     }
 
     /// Where the sandbox keeps its world.
@@ -190,20 +200,6 @@ impl Lab {
         let state = self.state();
         let copies = state[environment]["copies"].as_object().unwrap();
         copies.iter().map(|(id, copy)| (id.clone(), copy["versions"].as_u64().unwrap())).collect()
-    }
-
-    /// Nothing in a folder contains the bytes.
-    pub(crate) fn nowhere_in(&self, folder: &Path, needle: &str) {
-        for entry in std::fs::read_dir(folder).unwrap() {
-            let path = entry.unwrap().path();
-            if path.is_dir() {
-                self.nowhere_in(&path, needle);
-            } else {
-                let bytes = std::fs::read(&path).unwrap();
-                let found = bytes.windows(needle.len()).any(|window| window == needle.as_bytes());
-                assert!(!found, "{} holds a password", path.display());
-            }
-        }
     }
 
     /// Waits until something is so.

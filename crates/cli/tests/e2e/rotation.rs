@@ -3,10 +3,10 @@
 use std::collections::BTreeSet;
 use std::io::Write;
 use std::process::Stdio;
-use std::sync::atomic::{AtomicBool, Ordering};
 
 use serde_json::Value;
 
+use crate::canary::Canary;
 use crate::lab::Lab;
 
 #[test]
@@ -121,18 +121,15 @@ fn states(lab: &Lab, status: &Value, environment: &str) {
 }
 
 fn no_leak(lab: &Lab, events: &[Value], secrets: &[String]) {
-    let output = events.iter().map(Value::to_string).collect::<String>();
-    for secret in secrets {
-        assert!(!output.contains(secret), "the output holds a password");
-        lab.nowhere_in(&lab.state_folder(), secret);
-        lab.nowhere_in(&lab.world().join("logs"), secret);
-        let changelog = std::fs::read_to_string(lab.world().join("security-changelog.md")).unwrap();
-        assert!(!changelog.contains(secret));
-        let told = lab.state();
-        for environment in ["dev", "staging", "prod"] {
-            let texts = format!("{}{}", told[environment]["messages"], told[environment]["comments"]);
-            assert!(!texts.contains(secret), "a message holds a password");
-        }
+    let canary = Canary::of(secrets.iter().enumerate().map(|(number, secret)| (number.to_string(), secret)));
+    canary.not_in("the output", events.iter().map(Value::to_string).collect::<String>());
+    canary.not_under(&lab.state_folder(), &[]);
+    canary.not_under(&lab.world().join("logs"), &[]);
+    assert!(canary.not_at(&lab.world().join("security-changelog.md")));
+    let told = lab.state();
+    for environment in ["dev", "staging", "prod"] {
+        canary.not_in("a message", told[environment]["messages"].to_string());
+        canary.not_in("a comment", told[environment]["comments"].to_string());
     }
 }
 
@@ -228,43 +225,7 @@ value = "{{password}}"
         log.contains("ALTER ROLE") && !log.contains(new),
         "the server's log shows the statement and no password"
     );
-    lab.nowhere_in(&lab.state_folder(), new);
-}
-
-/// With every log on, in plain words, while the processes of the machine are watched.
-#[test]
-fn no_password_is_seen_anywhere_while_it_is_rotated() {
-    let lab = Lab::new("dev");
-    let old = lab.password("dev");
-    let temporary = lab.state_folder().with_file_name("tmp");
-    std::fs::create_dir(&temporary).unwrap();
-    let done = AtomicBool::new(false);
-    let (text, seen) = std::thread::scope(|scope| {
-        let watch = scope.spawn(|| {
-            let mut seen = BTreeSet::new();
-            while !done.load(Ordering::Relaxed) {
-                seen.extend(command_lines());
-                std::thread::sleep(std::time::Duration::from_millis(2));
-            }
-            seen
-        });
-        let mut command = lab.command(&["rotate", "dev", "--ticket", "OPS-12"]);
-        command.env("PGROTATE_LOG", "trace,aws_smithy_runtime=trace,hyper=trace").env("TMPDIR", &temporary);
-        let output = command.output().unwrap();
-        done.store(true, Ordering::Relaxed);
-        let run = crate::lab::Run(output);
-        let text = run.text();
-        let _ = run.exits(0);
-        (text, watch.join().unwrap())
-    });
-    let new = lab.everything_is_new("dev", &old);
-    assert!(seen.iter().any(|line| line.contains("alembic")), "the watch saw nothing of it");
-    for secret in [&old, &new] {
-        assert!(!text.contains(secret.as_str()), "the output holds a password");
-        assert!(!seen.iter().any(|line| line.contains(secret.as_str())), "a command line holds a password");
-        lab.nowhere_in(&lab.state_folder(), secret);
-        lab.nowhere_in(&temporary, secret);
-    }
+    Canary::of([("new", new)]).not_under(&lab.state_folder(), &[]);
 }
 
 /// What the list of processes shows to everybody.

@@ -10,6 +10,7 @@ use std::time::Duration;
 use base64::Engine as _;
 use serde_json::{Value, json};
 
+use crate::canary::Canary;
 use crate::lab::{Lab, Run};
 use crate::rotation::command_lines;
 
@@ -150,11 +151,10 @@ fn a_vault_of_record_that_the_cli_reaches_is_rotated() {
     assert_eq!(edits.count(), 2, "one to stage and one to promote");
     assert!(calls.iter().all(|call| call["leak"] == false));
     assert!(seen.iter().any(|line| line.contains("op item edit")), "the watch saw nothing of it");
-    for secret in [&old, &new, &account.token()] {
-        assert!(!said.contains(secret.as_str()), "the output holds a secret");
-        assert!(!seen.iter().any(|line| line.contains(secret.as_str())), "a command line holds a secret");
-        lab.nowhere_in(&lab.state_folder(), secret);
-    }
+    let canary = Canary::of([("old", &old), ("new", &new), ("token", &account.token())]);
+    canary.not_in("the output", said);
+    seen.iter().for_each(|line| canary.not_in("a command line", line));
+    canary.not_under(&lab.state_folder(), &[]);
     Run(with_cli(&lab, &["status", "dev"]).output().unwrap()).exits(0);
 }
 
@@ -262,11 +262,10 @@ fn an_agent_over_ssh_gets_its_copy_and_then_its_restart() {
 
     assert!(seen.iter().any(|line| line.contains("dd bs=1 count=")), "the watch saw nothing of it");
     let output: String = events.iter().map(Value::to_string).collect();
-    for secret in [&old, &new] {
-        assert!(!output.contains(secret.as_str()), "the output holds a password");
-        assert!(!seen.iter().any(|line| line.contains(secret.as_str())), "a command line holds a password");
-        lab.nowhere_in(&lab.state_folder(), secret);
-    }
+    let canary = Canary::of([("old", &old), ("new", &new)]);
+    canary.not_in("the output", output);
+    seen.iter().for_each(|line| canary.not_in("a command line", line));
+    canary.not_under(&lab.state_folder(), &[]);
     let status = lab.pgrotate(&["--json", "status", "dev"]).events(0);
     let copies = status[0]["copies"].as_array().unwrap();
     let copy = copies.iter().find(|copy| copy["id"] == "env_file:agent-1").unwrap();

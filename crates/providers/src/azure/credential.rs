@@ -8,7 +8,7 @@ mod source;
 
 use std::collections::HashMap;
 use std::fmt;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -53,6 +53,16 @@ enum Kept {
 
 type Slot = Arc<tokio::sync::Mutex<Kept>>;
 
+/// The tokens of one identity, by scope. Clones share them.
+#[derive(Clone, Default)]
+pub(super) struct Tokens(Arc<Mutex<HashMap<String, Slot>>>);
+
+impl Tokens {
+    fn slots(&self) -> MutexGuard<'_, HashMap<String, Slot>> {
+        self.0.lock().expect("no holder of this lock panics")
+    }
+}
+
 /// The identity of an account.
 pub(super) struct Credential {
     source: Result<Source>,
@@ -61,7 +71,7 @@ pub(super) struct Credential {
     audience: &'static str,
     executor: Option<Arc<dyn Executor>>,
     clock: Arc<dyn Clock>,
-    slots: Mutex<HashMap<String, Slot>>,
+    tokens: Tokens,
 }
 
 impl fmt::Debug for Credential {
@@ -72,7 +82,7 @@ impl fmt::Debug for Credential {
 
 impl Credential {
     /// Looks who is configured. What is missing is said at the first use.
-    pub(super) fn new(shared: &Shared, resource_manager: &Url) -> Result<Self> {
+    pub(super) fn new(shared: &Shared, resource_manager: &Url, tokens: Tokens) -> Result<Self> {
         let authority = match shared.credentials.plain("AZURE_AUTHORITY_HOST") {
             Some(host) => Some(authority(&host)?),
             None => sovereign(resource_manager.host_str().unwrap_or_default()).map(str::to_owned),
@@ -90,7 +100,7 @@ impl Credential {
             audience: exchange_audience(resource_manager),
             executor: None,
             clock: Arc::clone(&shared.clock),
-            slots: Mutex::default(),
+            tokens,
         })
     }
 
@@ -100,10 +110,7 @@ impl Credential {
     }
 
     async fn access(&self, scope: &str) -> Result<AccessToken> {
-        let slot = {
-            let mut slots = self.slots.lock().expect("no holder of this lock panics");
-            Arc::clone(slots.entry(scope.to_owned()).or_default())
-        };
+        let slot = Arc::clone(self.tokens.slots().entry(scope.to_owned()).or_default());
         // Whoever comes second waits here for the first one's token.
         let mut kept = slot.lock().await;
         let now = self.clock.now().as_second();
@@ -137,8 +144,7 @@ impl Credential {
 
     /// What failed was no token that a service could refuse, and one being fetched is new.
     fn drop_tokens(&self, which: impl Fn(&str) -> bool) {
-        let mut slots = self.slots.lock().expect("no holder of this lock panics");
-        slots.retain(|scope, slot| {
+        self.tokens.slots().retain(|scope, slot| {
             !which(scope) || !slot.try_lock().is_ok_and(|kept| matches!(*kept, Kept::Token(_)))
         });
     }

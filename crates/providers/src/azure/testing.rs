@@ -131,7 +131,7 @@ impl Fake {
             target: target(),
             database_tls: DatabaseTls { mode: TlsMode::VerifyFull, ca_file: None },
             credentials: Credentials::with_file(file.path()).unwrap(),
-            http: http::client(Some(self.ca.as_bytes())).unwrap(),
+            http: http::client(http::tls_config(Some(self.ca.as_bytes())).unwrap()).unwrap(),
             ca: None,
             vendors: Vendors { azure, ..Vendors::default() },
             azure: super::Accounts::default(),

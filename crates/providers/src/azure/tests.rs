@@ -31,6 +31,23 @@ async fn providers_that_start_together_sign_in_once() {
     assert!(seen.iter().all(|seen| seen.authorization == "Bearer token-1" && seen.query == "api-version=1"));
 }
 
+/// What one environment's connections have read goes with it.
+#[tokio::test]
+async fn environments_share_the_sign_in_and_no_connection() {
+    let fake = Fake::start(|_| reply(200, json!({}))).await;
+    let first = fake.shared();
+    let second = Shared { azure: first.azure.clone(), ..Arc::into_inner(fake.shared()).unwrap() };
+    let (one, other) = (account(&first).unwrap(), account(&second).unwrap());
+    assert!(!Arc::ptr_eq(&one, &other) && Arc::ptr_eq(&one, &account(&first).unwrap()));
+    for account in [&one, &other] {
+        account.send(Call::get(url(account)), "look").await.unwrap();
+    }
+    assert_eq!((fake.tokens().len(), fake.seen().len()), (1, 2));
+    let alive = Arc::downgrade(&one);
+    drop((one, first));
+    assert!(alive.upgrade().is_none(), "the account outlives its environment");
+}
+
 #[tokio::test]
 async fn a_token_that_is_no_longer_accepted_is_replaced_once() {
     let fake = Fake::start(|seen| match seen.authorization.as_str() {

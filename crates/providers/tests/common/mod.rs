@@ -219,7 +219,7 @@ pub(crate) fn shared(target: Target, mode: TlsMode, ca: Option<Vec<u8>>) -> Shar
         looks: Default::default(),
         database_tls: DatabaseTls { mode, ca_file: None },
         credentials: Credentials::default(),
-        http: http::client(None).unwrap(),
+        http: http::client(http::tls_config(None).unwrap()).unwrap(),
         ca,
         vendors: Vendors::default(),
         base: PathBuf::from("/nowhere"),

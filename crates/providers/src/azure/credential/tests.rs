@@ -73,11 +73,11 @@ fn credential(source: Source, cli: FakeCli) -> Credential {
     Credential {
         source: Ok(source),
         options: ClientOptions::default(),
-        http: crate::http::client(None).unwrap(),
+        http: crate::http::client(crate::http::tls_config(None).unwrap()).unwrap(),
         audience: "api://AzureADTokenExchange",
         executor: Some(Arc::new(cli)),
         clock: Arc::new(ManualClock::at_second(1_700_000_000)),
-        slots: Mutex::default(),
+        tokens: Tokens::default(),
     }
 }
 
@@ -153,7 +153,7 @@ async fn the_cli_is_asked_once_for_each_scope() {
     let credential = person(FakeCli { status: 0, out, err: "" });
     assert_eq!(credential.token("s").await.unwrap(), Secret::new("hunter2"));
     let credential = Credential {
-        slots: Mutex::new(credential.slots.into_inner().unwrap()),
+        tokens: credential.tokens.clone(),
         ..person(FakeCli { status: 1, out: "", err: "must not be asked" })
     };
     assert_eq!(credential.token("s").await.unwrap(), Secret::new("hunter2"));
