@@ -137,8 +137,18 @@ impl Lab {
 
     /// The requests so far.
     pub(crate) fn requests(&self) -> Vec<Value> {
-        let requests = self.get("/_sandbox/requests");
+        self.requests_after(0)
+    }
+
+    /// The requests that came after the one with this number.
+    pub(crate) fn requests_after(&self, seq: u64) -> Vec<Value> {
+        let requests = self.get(&format!("/_sandbox/requests?after={seq}"));
         requests.as_array().unwrap().clone()
+    }
+
+    /// The number of the last request.
+    pub(crate) fn last_request(&self) -> u64 {
+        self.requests().last().map_or(0, |request| request["seq"].as_u64().unwrap())
     }
 
     /// Whether the server lets the role in with this password, asked of PostgreSQL's own client.
