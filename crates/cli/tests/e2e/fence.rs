@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 
-use crate::lab::{Lab, Run};
+use crate::lab::Lab;
 use crate::requests::Request;
 
 /// How long a lease holds, and a little: `lease::TERM` of the core.
@@ -77,7 +77,8 @@ fn late(rotations: usize) {
     assert_eq!(status.code(), Some(3), "{text}");
     assert!(text.contains("another pgrotate has taken this environment over"), "{text}");
     assert!(text.contains("pgrotate status dev"), "it does not say how to look: {text}");
-    let _ = Run::exits(lab.pgrotate(&["status", "dev"]), 0);
+    assert!(!text.contains("pgrotate resume"), "the run is not its own any more: {text}");
+    lab.pgrotate(&["status", "dev"]).exits(0);
 }
 
 #[test]
