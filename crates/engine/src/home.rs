@@ -109,9 +109,9 @@ const ANOTHER: &str = "name another one with PGROTATE_STATE_DIR";
 fn refused(error: &std::io::Error, operation: String) -> Error {
     use std::io::ErrorKind;
     match error.kind() {
-        ErrorKind::StorageFull | ErrorKind::QuotaExceeded => {
-            Error::new(Kind::BadState, operation).because("the disk is full").hint("make room, then try again")
-        }
+        ErrorKind::StorageFull | ErrorKind::QuotaExceeded => Error::new(Kind::BadState, operation)
+            .because("the disk is full")
+            .hint("make room, then try again"),
         kind => {
             let error = Error::new(Kind::Config, operation).because(kind.to_string());
             error.hint(format!("check the owner and the mode of the state folder, or {ANOTHER}"))

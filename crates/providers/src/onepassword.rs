@@ -120,7 +120,9 @@ impl Onepassword {
         let after = match self.transport().await?.reach(place, before, goals, choice).await {
             Err(error) if error.kind() == Kind::Rejected && self.has_moved(before).await => {
                 return Err(Error::new(Kind::Conflict, format!("change {}", self.id))
-                    .because("it was changed at the same moment, perhaps by a request of our own that came late")
+                    .because(
+                        "it was changed at the same moment, perhaps by a request of our own that came late",
+                    )
                     .unknown());
             }
             after => after?,

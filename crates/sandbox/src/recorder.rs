@@ -209,12 +209,7 @@ impl Recorder {
     }
 
     /// Lets the faults of one side of the effect happen, in the order they were set.
-    async fn spoil(
-        &self,
-        seq: u64,
-        hits: &mut [Hit],
-        when: When,
-    ) -> Result<Option<Response<Body>>, Dropped> {
+    async fn spoil(&self, seq: u64, hits: &mut [Hit], when: When) -> Result<Option<Response<Body>>, Dropped> {
         for hit in hits.iter_mut().filter(|hit| hit.fault.when == when) {
             match hit.fault.kind {
                 Kind::Delay => hit.wait().await,

@@ -26,7 +26,8 @@ impl<'a> Shell<'a> {
     fn new(lab: &'a Lab) -> Self {
         std::fs::create_dir_all(lab.state_folder()).unwrap();
         let able = |flags: &str| {
-            let probe = Command::new("unshare").args([flags, "mount", "-t", "tmpfs", "none", "/mnt"]).output();
+            let probe =
+                Command::new("unshare").args([flags, "mount", "-t", "tmpfs", "none", "/mnt"]).output();
             probe.is_ok_and(|output| output.status.success())
         };
         let flags = ["-m", "-Urm"].into_iter().find(|flags| able(flags)).expect(
@@ -175,7 +176,10 @@ fn when_the_disk_gets_full_no_further_step_begins() {
         shell.rotate_until_held(&request);
         shell.fill();
         let (text, writes) = shell.let_go();
-        says(&text, &["exit status 3", "the disk is full", "make room", "then go on with it: pgrotate resume 01"]);
+        says(
+            &text,
+            &["exit status 3", "the disk is full", "make room", "then go on with it: pgrotate resume 01"],
+        );
         assert_eq!(writes, [], "{text}");
         let text = shell.pgrotate("resume", 3);
         says(&text, &["the disk is full", "make room"]);
@@ -217,7 +221,9 @@ fn a_run_whose_folder_becomes_read_only_goes_on_when_it_can_be_written() {
         let mut shell = Shell::new(&lab);
         shell.rotate_until_held(&request);
         shell.must("kill -KILL $(cat \"$OUTPUT.pid\")");
-        lab.wait_for("its death", || std::fs::read_to_string(output(&lab)).unwrap().contains("exit status 137"));
+        lab.wait_for("its death", || {
+            std::fs::read_to_string(output(&lab)).unwrap().contains("exit status 137")
+        });
         lab.clear_faults();
         shell.remount("ro");
         let mark = lab.last_request();

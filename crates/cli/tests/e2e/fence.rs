@@ -40,7 +40,9 @@ fn late(rotations: usize) {
     // Requests have a time limit as long as the lease. For the one that is held not to reach it first, it is sent
     // well after the lease was taken.
     lab.fault(&json!({ "method": "GET", "path_contains": "/v1/vaults?", "when": "before", "kind": "delay", "delay_ms": 16_000 }));
-    lab.fault(&json!({ "path_contains": "config/appsettings/list", "nth": 2, "when": "after", "kind": "hold" }));
+    lab.fault(
+        &json!({ "path_contains": "config/appsettings/list", "nth": 2, "when": "after", "kind": "hold" }),
+    );
     let mut command = lab.command(&["rotate", "dev", "--ticket", "OPS-7"]);
     let output = lab.state_folder().with_file_name("late");
     let file = std::fs::File::create(&output).unwrap();
@@ -68,8 +70,14 @@ fn late(rotations: usize) {
     println!("{rotations} further rotations: woken {slept:?} after its request was sent\n{text}");
     let recording = lab.get("/_sandbox/recording");
     let since = |request: &&Value| request["seq"].as_u64().unwrap() > mark;
-    let written: Vec<Request> =
-        recording.as_array().unwrap().iter().filter(since).map(Request::of).filter(|one| one.writes).collect();
+    let written: Vec<Request> = recording
+        .as_array()
+        .unwrap()
+        .iter()
+        .filter(since)
+        .map(Request::of)
+        .filter(|one| one.writes)
+        .collect();
     assert_eq!(written, [], "the late one has changed something");
     assert_eq!(lab.versions("dev"), versions);
     assert_eq!(lab.password("dev"), new);

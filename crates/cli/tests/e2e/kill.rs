@@ -64,7 +64,10 @@ impl Picture {
         Self {
             environment: environment.to_owned(),
             password: state["postgres"]["password"].as_str().unwrap().to_owned(),
-            versions: copies.iter().map(|(id, copy)| (id.clone(), copy["versions"].as_u64().unwrap())).collect(),
+            versions: copies
+                .iter()
+                .map(|(id, copy)| (id.clone(), copy["versions"].as_u64().unwrap()))
+                .collect(),
             values: copies.iter().map(|(id, copy)| (id.clone(), copy["value"].clone())).collect(),
             messages: count("messages"),
             comments: count("comments"),

@@ -69,6 +69,17 @@ impl Lab {
         self.world().join("pgrotate.toml")
     }
 
+    /// The same without the check by a command, which asks nobody for anything and takes most of the program's time.
+    pub(crate) fn without_alembic(self) -> Self {
+        let text = std::fs::read_to_string(self.config()).unwrap();
+        let tables: Vec<&str> = text.split("\n[[").collect();
+        let kept: Vec<&str> =
+            tables.iter().copied().filter(|table| !table.contains("kind = \"command\"")).collect();
+        assert_eq!(kept.len() + 1, tables.len(), "{text}");
+        std::fs::write(self.config(), kept.join("\n[[")).unwrap();
+        self
+    }
+
     /// The program's state folder.
     pub(crate) fn state_folder(&self) -> PathBuf {
         self.folder.path().join("state")

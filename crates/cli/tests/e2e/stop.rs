@@ -47,7 +47,10 @@ impl<'a> Rotation<'a> {
         let (out, err) = (self.read("out"), self.read("err"));
         assert_eq!(status.code(), Some(3), "{out}\n{err}");
         let run = self.run();
-        assert!(out.contains(&format!("stopped on request; go on with: pgrotate resume {run}\n")), "{out}\n{err}");
+        assert!(
+            out.contains(&format!("stopped on request; go on with: pgrotate resume {run}\n")),
+            "{out}\n{err}"
+        );
         run
     }
 
@@ -66,9 +69,7 @@ fn steps(lab: &Lab, run: &str) -> Vec<(String, String)> {
 }
 
 fn held(lab: &Lab) {
-    lab.wait_for("a request that is held", || {
-        lab.requests().iter().any(|request| request["held"] == true)
-    });
+    lab.wait_for("a request that is held", || lab.requests().iter().any(|request| request["held"] == true));
 }
 
 #[test]

@@ -30,7 +30,7 @@ use super::azure_access::AzureAccess;
 use super::azure_arm::{ArmCall, ArmFailure, ArmGate};
 use super::azure_sign_in::AzureSignIn;
 use super::call::{empty, lock, reply};
-use super::{Environment, AppControl, KeyVault, Latency, World};
+use super::{AppControl, Environment, KeyVault, Latency, World};
 
 const KIND: &str = "Microsoft.Web/sites";
 
@@ -145,7 +145,8 @@ impl AppService {
     /// What a rotation has to leave as it is: the other settings of an environment's first application.
     pub(crate) fn neighbours(&self, environment: &Environment) -> Value {
         let sites = lock(&self.sites);
-        let own = |site: &&Site| site.is_in(environment) && site.app == environment.app() && site.slot.is_none();
+        let own =
+            |site: &&Site| site.is_in(environment) && site.app == environment.app() && site.slot.is_none();
         let settings = sites.iter().find(own).map(|site| site.settings.clone()).unwrap_or_default();
         json!(settings.into_iter().filter(|(name, _)| name != "DATABASE_URL").collect::<BTreeMap<_, _>>())
     }

@@ -81,7 +81,8 @@ impl OnePassword {
         let Some(fields) = item.and_then(|item| item["fields"].as_array()) else { return Value::Null };
         let section = item.map(|item| &item["sections"][0]["id"]);
         let seeded = |field: &&Value| {
-            field["id"] != "password" && (field["section"].is_null() || Some(&field["section"]["id"]) == section)
+            field["id"] != "password"
+                && (field["section"].is_null() || Some(&field["section"]["id"]) == section)
         };
         fields.iter().filter(seeded).cloned().collect()
     }

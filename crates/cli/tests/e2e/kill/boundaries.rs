@@ -99,8 +99,10 @@ impl Boundary {
             }
             Self::Named { entry, nth } => {
                 let asked = entry["operation"].as_str().unwrap_or(path(entry));
-                lab.fault(&json!({ "system": entry["system"], "method": entry["method"], "path_contains": asked,
-                    "nth": nth, "when": when, "kind": "hold" }));
+                lab.fault(
+                    &json!({ "system": entry["system"], "method": entry["method"], "path_contains": asked,
+                    "nth": nth, "when": when, "kind": "hold" }),
+                );
             }
         }
     }
@@ -192,7 +194,7 @@ struct Lane {
 
 impl Lane {
     fn new(environment: &'static str, when: &'static str) -> Self {
-        let lab = Lab::new(environment);
+        let lab = Lab::new(environment).without_alembic();
         Self { lab, environment, when, held: BTreeSet::new(), clean: Vec::new(), called_off: 0 }
     }
 
@@ -217,7 +219,11 @@ impl Lane {
             let parity = usize::from(self.when == "after");
             self.take(&Boundary::Numbered(number), turn % 2 == parity);
             if !self.clean.is_empty() {
-                assert!(self.clean.len() < number, "a rotation of {} requests was not held", self.clean.len());
+                assert!(
+                    self.clean.len() < number,
+                    "a rotation of {} requests was not held",
+                    self.clean.len()
+                );
                 return;
             }
         }

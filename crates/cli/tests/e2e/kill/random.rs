@@ -1,10 +1,11 @@
 //! SIGKILL at instants that nobody chose, again and again in the same run.
 //!
-//! `KILLS` says how many, `KILL_SEED` repeats the delays of an earlier call; `make sim` kills by the hundred.
+//! `KILLS` says how many, `KILL_SEED` repeats the delays of an earlier call, as parts of a rotation's time on the
+//! machine; `make sim` kills by the hundred.
 
 use std::collections::BTreeMap;
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
@@ -28,10 +29,11 @@ impl Dice {
         mixed ^ (mixed >> 31)
     }
 
-    /// From 10 ms to 5 s; as many below 100 ms as between 500 ms and 5 s, because the first steps are short.
-    fn delay(&mut self) -> Duration {
+    /// From a hundredth of the time that a rotation takes to a little more than all of it; as many below a tenth as
+    /// above, because the first steps are short.
+    fn delay(&mut self, rotation: Duration) -> Duration {
         let part = (self.next() >> 11) as f64 / (1_u64 << 53) as f64;
-        Duration::from_secs_f64(0.01 * 500_f64.powf(part))
+        rotation.mul_f64(0.01 * 110_f64.powf(part))
     }
 }
 
@@ -65,6 +67,13 @@ impl Landed {
         kinds.into_iter().for_each(|kind| self.step(kind));
     }
 
+    /// Takes in a death between the last step and the end of the process.
+    fn after_the_end(&mut self) {
+        self.kills += 1;
+        self.past += 1;
+        self.step("after the end");
+    }
+
     fn step(&mut self, name: &str) {
         *self.steps.entry(name.to_owned()).or_default() += 1;
     }
@@ -96,40 +105,63 @@ fn open_run(lab: &Lab) -> Option<Value> {
     lab.pgrotate(&["--json", "history", run]).events(0).into_iter().next()
 }
 
-/// Kills a rotation, and what goes on with it, until it is done.
-fn one_run(lab: &Lab, environment: &str, dice: &mut Dice, landed: &mut Landed, kills: usize) {
+/// Kills a rotation, and what goes on with it, so many times or until it is done.
+fn one_run(lane: &mut Lane<'_>, deaths: usize) {
+    let (lab, environment) = (&lane.lab, lane.environment);
     let before = Picture::take(lab, environment);
-    let mut journal: Option<Value> = None;
+    let mut open = false;
     for death in 0.. {
-        let process = match journal {
-            None => rotate(lab, environment),
-            Some(_) => start(lab, &["resume"]),
-        };
-        let mut process = process;
-        if death < DEATHS_MAX && landed.kills < kills {
-            thread::sleep(dice.delay());
-            if process.try_wait().unwrap().is_none() {
-                process.kill().unwrap();
-                let _ = finish(process);
-                journal = open_run(lab);
-                if journal.is_none() && lab.password(environment) != before.password {
-                    // It had done its last step.
-                    landed.kills += 1;
-                    landed.past += 1;
-                    landed.step("after the end");
-                    break;
-                }
-                landed.note(journal.as_ref());
-                nobody_is_locked_out(lab, environment);
-                continue;
-            }
+        let mut process = if open { start(lab, &["resume"]) } else { rotate(lab, environment) };
+        if death == deaths {
+            finish(process).exits(0);
+            break;
         }
-        finish(process).exits(0);
-        break;
+        thread::sleep(lane.dice.delay(lane.rotation));
+        if process.try_wait().unwrap().is_some() {
+            finish(process).exits(0);
+            break;
+        }
+        process.kill().unwrap();
+        let _ = finish(process);
+        let journal = open_run(lab);
+        open = journal.is_some();
+        if !open && lab.password(environment) != before.password {
+            lane.landed.after_the_end();
+            break;
+        }
+        lane.landed.note(journal.as_ref());
+        nobody_is_locked_out(lab, environment);
     }
-    landed.runs += 1;
+    lane.landed.runs += 1;
     // Whether a message arrived can't be asked, so it is not sent a second time.
     before.is_renewed(lab, Twice { messages: 0..=1, ..ONCE });
+}
+
+/// One sandbox and what happens in it.
+struct Lane<'e> {
+    lab: Lab,
+    environment: &'e str,
+    dice: Dice,
+    /// How long a rotation takes that nobody disturbs.
+    rotation: Duration,
+    landed: Landed,
+}
+
+impl<'e> Lane<'e> {
+    fn new(environment: &'e str, seed: u64) -> Self {
+        let lab = Lab::new(environment).without_alembic();
+        let began = Instant::now();
+        finish(rotate(&lab, environment)).exits(0);
+        Self { lab, environment, dice: Dice(seed), rotation: began.elapsed(), landed: Landed::default() }
+    }
+
+    fn run(mut self, kills: usize) -> Landed {
+        while self.landed.kills < kills {
+            let deaths = DEATHS_MAX.min(kills - self.landed.kills);
+            one_run(&mut self, deaths);
+        }
+        self.landed
+    }
 }
 
 #[test]
@@ -141,15 +173,8 @@ fn killed_at_any_instant_again_and_again_it_converges() {
     let mut all = Landed::default();
     thread::scope(|scope| {
         let lanes = ENVIRONMENTS.iter().enumerate().map(|(place, environment)| {
-            scope.spawn(move || {
-                let lab = Lab::new(environment);
-                let (mut dice, mut landed) = (Dice(seed.wrapping_add(place as u64)), Landed::default());
-                let share = (kills + place) / ENVIRONMENTS.len();
-                while landed.kills < share {
-                    one_run(&lab, environment, &mut dice, &mut landed, share);
-                }
-                landed
-            })
+            let share = (kills + place) / ENVIRONMENTS.len();
+            scope.spawn(move || Lane::new(environment, seed.wrapping_add(place as u64)).run(share))
         });
         let lanes: Vec<_> = lanes.collect();
         lanes.into_iter().for_each(|lane| all.add(lane.join().unwrap()));
