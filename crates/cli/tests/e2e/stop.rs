@@ -93,6 +93,8 @@ fn before_the_point_of_no_return_it_stops_after_the_step_in_hand() {
         let done = |step: &str| (step.to_owned(), "done".to_owned());
         assert_eq!(open, [done("check"), done("stage")]);
         assert_eq!(lab.password("dev"), old);
+        let out = std::fs::read_to_string(lab.state_folder().with_file_name("out")).unwrap();
+        assert!(out.contains(&format!("or call it off: pgrotate abort {run}\n")), "{out}");
         let said = lab.pgrotate(&["rotate", "dev"]).text();
         assert!(said.contains(&format!("pgrotate resume {run}")), "{said}");
         lab.pgrotate(&["resume", &run]).exits(0);
