@@ -128,7 +128,7 @@ fn patched(patch: &Value, item: &mut Value, trouble: &mut Trouble) -> Reply {
     match std::mem::replace(trouble, Trouble::None) {
         Trouble::AnswerLost => return Reply::hang_up(),
         Trouble::SomebodyEdits => fields[3]["value"] = json!("edited-canary"),
-        Trouble::None | Trouble::Refused(_) => {}
+        Trouble::None | Trouble::Overtaken | Trouble::Refused(_) => {}
     }
     Reply::json(200, item)
 }
