@@ -63,7 +63,8 @@ pub(super) fn sqlite(error: &rusqlite::Error) -> Error {
             return unreadable("the file is damaged").during("use the journal");
         }
         Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => {
-            (Kind::Busy, "another process holds it for too long", "wait for it, then resume")
+            let hint = "wait for it, or end it if it is stopped or hangs, which harms nothing; then resume";
+            (Kind::Busy, "another process holds it for too long", hint)
         }
         Some(ErrorCode::SystemIoFailure) => {
             (Kind::BadState, "the disk failed", "check the disk, then resume")
