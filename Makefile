@@ -101,12 +101,15 @@ test: setup ## every test: Rust, documentation examples, the example's Python
 	cd $(BACKEND) && .venv/bin/python -m unittest discover -s tests -t .
 	@test -d "$(SPECS)" || echo "skipped: the contract tests, because there are no specifications in $(SPECS) (PGROTATE_SPECS)"
 
-# A million seeds by hand: make sim SEEDS=1000000
-SEEDS ?= 100000
+# How many rotations are simulated, and how often the real program is killed. KILL_SEED repeats an earlier call's delays.
+SEEDS ?= 1000000
+KILLS ?= 200
 
 .PHONY: sim
-sim: cargo packages ## simulated rotations: every fault enumerated, then SEEDS random ones; what must always hold is checked
+sim: cargo venvs ## simulated rotations: every fault enumerated, SEEDS random ones; then the real program, killed KILLS times
 	cargo run --release --locked -p pgrotate-sim -- --seeds $(SEEDS)
+	cargo build --locked -p pgrotate -p pgrotate-sandbox
+	KILLS=$(KILLS) cargo test --locked -p pgrotate --test e2e -- --nocapture kill::random::
 
 # Minutes of it are worth more than hours of most tests, and hours are better: make fuzz FUZZ_SECONDS=3600
 FUZZ_SECONDS ?= 60

@@ -21,13 +21,17 @@ BIN = Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target")) / "release"
 WORLD = ROOT / "target" / "bench"
 
 
+def surroundings(config):
+    """The program's whole environment."""
+    environment = {"PATH": os.environ["PATH"], "HOME": str(WORLD), "PGROTATE_STATE_DIR": str(WORLD.with_suffix(".state"))}
+    return environment | ({"PGROTATE_CONFIG": config} if config else {})
+
+
 class Measured:
     """One finished call of the program."""
 
     def __init__(self, arguments, config=None):
-        environment = {"PATH": os.environ["PATH"], "HOME": str(WORLD), "PGROTATE_STATE_DIR": str(WORLD.with_suffix(".state"))}
-        if config:
-            environment["PGROTATE_CONFIG"] = config
+        environment = surroundings(config)
         output = WORLD.with_suffix(".out")
         began = time.monotonic()
         with open(output, "wb") as out:
@@ -65,9 +69,13 @@ class Sandbox:
         self.process.terminate()
         self.process.wait()
 
-    def requests(self):
-        with urllib.request.urlopen(f"{self.control}/_sandbox/requests") as answer:
+    def requests(self, after=0):
+        with urllib.request.urlopen(f"{self.control}/_sandbox/requests?after={after}") as answer:
             return json.load(answer)
+
+    def fault(self, method, fault=None):
+        body = json.dumps(fault).encode() if fault else None
+        urllib.request.urlopen(urllib.request.Request(f"{self.control}/_sandbox/faults", body, method=method)).close()
 
 
 def row(name, value, target=""):
@@ -108,6 +116,34 @@ def drop_command_check(text):
     return "\n[[".join(table for table in tables if 'kind = "command"' not in table)
 
 
+def recovery():
+    """From the start of `resume` to its first request, after a death past the point of no return."""
+    waits = []
+    with Sandbox("instant") as sandbox:
+        for _ in range(7):
+            sandbox.fault("POST", {"method": "PUT", "path_contains": "/secrets/database-url", "when": "after", "kind": "hold"})
+            last = len(sandbox.requests())
+            doomed = subprocess.Popen([BIN / "pgrotate", "rotate", "dev"], env=surroundings(sandbox.config),
+                                      stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+            while not any(request.get("held") for request in sandbox.requests(last)):
+                if doomed.poll() is not None:
+                    sys.exit("a rotation that was to be held has come to its end")
+                time.sleep(0.01)
+            doomed.kill()
+            doomed.wait()
+            sandbox.fault("DELETE")
+            last = len(sandbox.requests())
+            began = time.time()
+            Measured(["resume"], sandbox.config)
+            waits.append(moment(sandbox.requests(last)[0]["time"]).timestamp() - began)
+    row("resume after SIGKILL, from its start to its first request", milliseconds(waits), "under 100 ms")
+
+
+def moment(text):
+    """A time as JSON has it."""
+    return datetime.fromisoformat(text[:26].rstrip("Z") + "+00:00")
+
+
 def concurrency():
     with Sandbox("typical") as sandbox:
         run = Measured(["--json", "rotate", "dev"], sandbox.config)
@@ -119,7 +155,7 @@ def concurrency():
             event = json.loads(line)
             if event.get("step") != "publish":
                 continue
-            at = datetime.fromisoformat(event["ts"][:26].rstrip("Z") + "+00:00")
+            at = moment(event["ts"])
             if event["event"] == "step_started":
                 began.append(at)
             elif event["event"] == "step_finished":
@@ -163,6 +199,7 @@ def main():
     print(f"pgrotate bench, {datetime.now():%Y-%m-%d}, {os.cpu_count()} cores\n")
     row("what", "median", "target")
     small_commands()
+    recovery()
     concurrency()
     journal()
 

@@ -150,7 +150,10 @@ pub(crate) fn summary(state: &RunState, end: &End) {
             out(&format!("{environment}: {}, nothing is changed, run {run}\n", styled(RED, "failed")));
         }
         End::Stopped => {
-            out(&format!("{environment}: stopped on request; go on with: pgrotate resume {run}\n"))
+            out(&format!("{environment}: stopped on request; go on with: pgrotate resume {run}\n"));
+            if !state.past_point_of_no_return() {
+                out(&format!("or call it off: pgrotate abort {run}\n"));
+            }
         }
         End::Parked(parked) => {
             for (step, error) in parked {

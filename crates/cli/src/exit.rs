@@ -63,6 +63,8 @@ impl From<Trouble> for Failure {
     fn from(trouble: Trouble) -> Self {
         match trouble {
             Trouble::Before(error) => error.into(),
+            // Somebody else goes on with it.
+            Trouble::During(_, error) if error.kind() == Kind::Fenced => error.into(),
             // Whatever the reason, the run waits for somebody.
             Trouble::During(run, error) => {
                 Self::Other(Status::Parked, error.hint(format!("then go on with it: pgrotate resume {run}")))

@@ -19,19 +19,17 @@ impl Home {
     /// When it can't be made, or others may write to it.
     pub fn open(path: impl Into<PathBuf>) -> Result<Self> {
         let path = path.into();
-        let refuse = |why: String| {
-            Error::new(Kind::Config, format!("use the state folder {}", path.display()))
-                .because(why)
-                .hint("name another one with PGROTATE_STATE_DIR")
-        };
+        let operation = || format!("use the state folder {}", path.display());
         DirBuilder::new()
             .recursive(true)
             .mode(0o700)
             .create(&path)
-            .map_err(|error| refuse(error.kind().to_string()))?;
-        let metadata = std::fs::metadata(&path).map_err(|error| refuse(error.kind().to_string()))?;
+            .map_err(|error| refused(&error, operation()))?;
+        let metadata = std::fs::metadata(&path).map_err(|error| refused(&error, operation()))?;
         if metadata.mode() & 0o022 != 0 {
-            return Err(refuse("others than its owner may write to it".into())
+            return Err(Error::new(Kind::Config, operation())
+                .because("others than its owner may write to it")
+                .hint(ANOTHER)
                 .hint(format!("chmod 700 {}", path.display())));
         }
         Ok(Self(path))
@@ -56,7 +54,7 @@ impl Home {
         match File::open(&path) {
             Ok(file) => read_key(file, &path),
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => self.make_key(&path, entropy),
-            Err(error) => Err(key_error(&path, error.kind().to_string())),
+            Err(error) => Err(refused(&error, key("read", &path))),
         }
     }
 
@@ -71,34 +69,54 @@ impl Home {
                 OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&own)?;
             file.write_all(&bytes)?;
             file.sync_all()?;
-            let linked = std::fs::hard_link(&own, path);
-            std::fs::remove_file(&own)?;
-            match linked {
+            match std::fs::hard_link(&own, path) {
                 Err(error) if error.kind() != std::io::ErrorKind::AlreadyExists => Err(error),
                 _ => File::open(&self.0)?.sync_all(),
             }
         };
-        write().map_err(|error| key_error(path, error.kind().to_string()))?;
-        read_key(File::open(path).map_err(|error| key_error(path, error.kind().to_string()))?, path)
+        let written = write();
+        // In any case: half a key is of no use to anybody, and on a full disk in the way.
+        let removed = std::fs::remove_file(&own);
+        written.and(removed).map_err(|error| refused(&error, key("make", path)))?;
+        read_key(File::open(path).map_err(|error| refused(&error, key("read", path)))?, path)
     }
 }
 
 fn read_key(mut file: File, path: &Path) -> Result<FingerprintKey> {
-    let metadata = file.metadata().map_err(|error| key_error(path, error.kind().to_string()))?;
+    let unusable = |why: &str| Error::new(Kind::Config, key("read", path)).because(why);
+    let metadata = file.metadata().map_err(|error| refused(&error, key("read", path)))?;
     if metadata.mode() & 0o077 != 0 {
-        let error = key_error(path, "others than its owner may read it".into());
+        let error = unusable("others than its owner may read it");
         return Err(error.hint(format!("chmod 600 {}", path.display())));
     }
     let mut bytes = [0_u8; 32];
     let whole = metadata.len() == 32 && file.read_exact(&mut bytes).is_ok();
     if !whole {
-        return Err(key_error(path, "it is not a key of 32 bytes".into()));
+        return Err(unusable("it is not a key of 32 bytes"));
     }
     Ok(FingerprintKey::new(bytes))
 }
 
-fn key_error(path: &Path, why: String) -> Error {
-    Error::new(Kind::Config, format!("read the fingerprint key {}", path.display())).because(why)
+/// What is done with the key, for an error.
+fn key(verb: &str, path: &Path) -> String {
+    format!("{verb} the fingerprint key {}", path.display())
+}
+
+/// What helps where this folder can't be used.
+const ANOTHER: &str = "name another one with PGROTATE_STATE_DIR";
+
+/// What the system says to a file, with what to do about it.
+fn refused(error: &std::io::Error, operation: String) -> Error {
+    use std::io::ErrorKind;
+    match error.kind() {
+        ErrorKind::StorageFull | ErrorKind::QuotaExceeded => Error::new(Kind::BadState, operation)
+            .because("the disk is full")
+            .hint("make room, then try again"),
+        kind => {
+            let error = Error::new(Kind::Config, operation).because(kind.to_string());
+            error.hint(format!("check the owner and the mode of the state folder, or {ANOTHER}"))
+        }
+    }
 }
 
 #[cfg(test)]

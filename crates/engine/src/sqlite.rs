@@ -36,6 +36,7 @@ const A_LONG_LOG: u32 = 1000;
 #[derive(Clone)]
 pub struct SqliteStore {
     connection: Arc<Mutex<Connection>>,
+    path: Arc<Path>,
     witnesses: Witnesses,
     holder: Holder,
 }
@@ -47,8 +48,10 @@ impl SqliteStore {
     /// When the file can't be opened, is damaged, has lost something, or was made by a newer program.
     pub fn open(path: &Path) -> Result<Self> {
         let witnesses = Witnesses::beside(path);
-        layout::open(path, &witnesses).map(|connection| Self {
+        let connection = layout::open(path, &witnesses).map_err(|error| damage::placed(error, path))?;
+        Ok(Self {
             connection: Arc::new(Mutex::new(connection)),
+            path: path.into(),
             witnesses,
             holder: Holder::this_process(),
         })
@@ -86,12 +89,15 @@ impl SqliteStore {
         after: impl FnOnce(&T) -> Result<()>,
     ) -> Result<T> {
         let mut connection = self.connection.lock().expect("no holder of the connection panics");
-        let transaction =
-            connection.transaction_with_behavior(behaviour).map_err(|error| damage::sqlite(&error))?;
-        let result = work(&transaction)?;
-        transaction.commit().map_err(|error| damage::sqlite(&error))?;
-        after(&result)?;
-        Ok(result)
+        let carry_out = || {
+            let transaction =
+                connection.transaction_with_behavior(behaviour).map_err(|error| damage::sqlite(&error))?;
+            let result = work(&transaction)?;
+            transaction.commit().map_err(|error| damage::sqlite(&error))?;
+            after(&result)?;
+            Ok(result)
+        };
+        carry_out().map_err(|error| damage::placed(error, &self.path))
     }
 
     fn look<T>(&self, work: impl FnOnce(&Transaction<'_>) -> Result<T>) -> Result<T> {

@@ -106,13 +106,27 @@ impl Onepassword {
         self.transport().await?.item(place, self.options.field.as_deref()).await
     }
 
+    /// Whether the item is another one than it was: then a patch that was made for it may not fit any more.
+    async fn has_moved(&self, before: &Item) -> bool {
+        self.item().await.is_ok_and(|now| now.version() != before.version())
+    }
+
     /// Brings the item to the goals in one write, and makes sure that nothing else changed.
     async fn reach(&self, before: &Item, goals: &[Goal]) -> Result<Option<VersionId>> {
         if before.patch(goals)?.is_empty() {
             return Ok(before.version());
         }
         let (place, choice) = (self.place().await?, self.options.field.as_deref());
-        let after = self.transport().await?.reach(place, before, goals, choice).await?;
+        let after = match self.transport().await?.reach(place, before, goals, choice).await {
+            Err(error) if error.kind() == Kind::Rejected && self.has_moved(before).await => {
+                return Err(Error::new(Kind::Conflict, format!("change {}", self.id))
+                    .because(
+                        "it was changed at the same moment, perhaps by a request of our own that came late",
+                    )
+                    .unknown());
+            }
+            after => after?,
+        };
         match after.deviation(before, goals)? {
             None => Ok(after.version()),
             Some(what) => Err(Error::new(Kind::Conflict, format!("change only the password in {}", self.id))

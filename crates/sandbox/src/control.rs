@@ -8,10 +8,11 @@ use std::sync::Arc;
 use axum::Json;
 use axum::Router;
 use axum::body::Bytes;
-use axum::extract::State;
+use axum::extract::{Query, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
+use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
 use crate::error::Result;
@@ -64,6 +65,7 @@ async fn state_of(world: &World, environment: &Environment) -> Result<Value> {
         // The slots and the further applications, which run nothing.
         "sites": world.vendors.starts(name),
         "copies": copies,
+        "neighbours": world.vendors.neighbours(name),
         "messages": world.vendors.messages(name),
         "comments": world.vendors.comments(name),
     }))
@@ -73,8 +75,17 @@ fn shown(copy: &Copy) -> Value {
     json!({"value": copy.value, "version": copy.version, "versions": copy.versions})
 }
 
-async fn requests(State(world): State<Arc<World>>) -> Response {
-    Json(world.recorder.requests()).into_response()
+/// Which requests are asked for.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Since {
+    /// Only those that came after the one with this number.
+    #[serde(default)]
+    after: u64,
+}
+
+async fn requests(State(world): State<Arc<World>>, Query(since): Query<Since>) -> Response {
+    Json(world.recorder.requests(since.after)).into_response()
 }
 
 async fn recording(State(world): State<Arc<World>>) -> Response {

@@ -58,6 +58,10 @@ pub(crate) struct Fault {
     /// How long to wait, for `delay`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     delay_ms: Option<u64>,
+    /// For `hold`: the request is carried out in the end even if its caller has gone meanwhile, as one that
+    /// lingered in a network. By itself such a request never arrives.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(crate) late: bool,
 }
 
 const fn one() -> u32 {
@@ -131,6 +135,7 @@ impl Fault {
         }
         self.check_answer()?;
         match self.kind {
+            kind if self.late && kind != Kind::Hold => Err("`late` belongs to kind `hold`".into()),
             Kind::Status => match self.status {
                 Some(200..=599) => Ok(()),
                 Some(_) => Err("status must lie between 200 and 599".into()),
@@ -294,6 +299,7 @@ mod tests {
             json!({"when": "before", "kind": "delay"}),
             json!({"when": "before", "kind": "drop", "nth": 0}),
             json!({"when": "before", "kind": "drop", "times": 0}),
+            json!({"when": "before", "kind": "drop", "late": true}),
             json!({"when": "before", "kind": "drop", "code": "Throttled"}),
             json!({"when": "before", "kind": "status", "status": 429, "headers": {"no name": "1"}}),
             json!({"when": "before", "kind": "status", "status": 429, "headers": {"x-a": "1\n2"}}),

@@ -70,6 +70,9 @@ pub(crate) struct Entry {
     /// The caller went away before the answer.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub(crate) abandoned: bool,
+    /// A fault holds it at this moment.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub(crate) held: bool,
     /// The fault that hit it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) fault: Option<Kind>,
@@ -103,9 +106,9 @@ impl Recorder {
         &self.faults
     }
 
-    /// All requests so far.
-    pub(crate) fn requests(&self) -> Vec<Entry> {
-        self.entries().kept.iter().cloned().collect()
+    /// The requests so far that came after this one; all of them after 0.
+    pub(crate) fn requests(&self, after: u64) -> Vec<Entry> {
+        self.entries().kept.iter().filter(|entry| entry.seq > after).cloned().collect()
     }
 
     /// Whole requests with their answers, if they are kept.
@@ -137,13 +140,29 @@ impl Recorder {
             flight.change(|entry| entry.fault = Some(hit.fault.kind));
         }
         tokio::time::sleep(self.latency).await;
-        let answer = spoilt(&mut hits, router, Request::from_parts(parts, Body::from(body))).await;
-        let answer = match answer {
-            Ok(answer) => self.keep(flight.seq, answer).await,
+        let late = hits.iter().any(|hit| hit.fault.late);
+        let request = Request::from_parts(parts, Body::from(body));
+        let answer = Arc::clone(&self).carried_out(flight.seq, arrived, hits, router, request);
+        // Nobody may wait for it any more when its time comes.
+        let answer = if late { tokio::spawn(answer).await.unwrap_or(Err(Dropped)) } else { answer.await };
+        flight.landed = true;
+        answer
+    }
+
+    /// Carries a request out between the faults that hit it, and notes what was answered.
+    async fn carried_out(
+        self: Arc<Self>,
+        seq: u64,
+        arrived: Instant,
+        mut hits: Vec<Hit>,
+        router: Router,
+        request: Request<Body>,
+    ) -> Result<Response<Body>, Dropped> {
+        let answer = match self.spoilt(seq, &mut hits, router, request).await {
+            Ok(answer) => self.keep(seq, answer).await,
             dropped => dropped,
         };
-        flight.landed = true;
-        flight.change(|entry| {
+        self.change(seq, |entry| {
             entry.status = answer.as_ref().ok().map(|response| response.status().as_u16());
             entry.latency_ms = u64::try_from(arrived.elapsed().as_millis()).ok();
         });
@@ -173,6 +192,37 @@ impl Recorder {
         }
         drop(recording);
         Ok(Response::from_parts(parts, body))
+    }
+
+    /// The answer to a request, as the faults that hit it leave it.
+    async fn spoilt(
+        &self,
+        seq: u64,
+        hits: &mut [Hit],
+        router: Router,
+        request: Request<Body>,
+    ) -> Result<Response<Body>, Dropped> {
+        if let Some(response) = self.spoil(seq, hits, When::Before).await? {
+            return Ok(response);
+        }
+        let answer = carry_out(router, request).await;
+        Ok(self.spoil(seq, hits, When::After).await?.unwrap_or(answer))
+    }
+
+    /// Lets the faults of one side of the effect happen, in the order they were set.
+    async fn spoil(&self, seq: u64, hits: &mut [Hit], when: When) -> Result<Option<Response<Body>>, Dropped> {
+        for hit in hits.iter_mut().filter(|hit| hit.fault.when == when) {
+            match hit.fault.kind {
+                Kind::Delay => hit.wait().await,
+                Kind::Hold => {
+                    let _held = Held::begin(self, seq);
+                    hit.wait().await;
+                }
+                Kind::Drop => return Err(Dropped),
+                Kind::Status => return Ok(Some(spoilt_answer(&hit.fault))),
+            }
+        }
+        Ok(None)
     }
 
     fn hits(&self, system: &str, parts: &Parts) -> Vec<Hit> {
@@ -205,6 +255,7 @@ impl Recorder {
             status: None,
             latency_ms: None,
             abandoned: false,
+            held: false,
             fault: None,
         });
         drop(entries);
@@ -252,25 +303,23 @@ impl Drop for InFlight<'_> {
     }
 }
 
-/// Carries a request out between the faults that hit it.
-async fn spoilt(hits: &mut [Hit], router: Router, request: Request<Body>) -> Result<Response<Body>, Dropped> {
-    if let Some(response) = spoil(hits, When::Before).await? {
-        return Ok(response);
-    }
-    let answer = carry_out(router, request).await;
-    Ok(spoil(hits, When::After).await?.unwrap_or(answer))
+/// A request that a fault holds, for as long as this lives.
+struct Held<'a> {
+    seq: u64,
+    recorder: &'a Recorder,
 }
 
-/// Lets the faults of one side of the effect happen, in the order they were set.
-async fn spoil(hits: &mut [Hit], when: When) -> Result<Option<Response<Body>>, Dropped> {
-    for hit in hits.iter_mut().filter(|hit| hit.fault.when == when) {
-        match hit.fault.kind {
-            Kind::Delay | Kind::Hold => hit.wait().await,
-            Kind::Drop => return Err(Dropped),
-            Kind::Status => return Ok(Some(spoilt_answer(&hit.fault))),
-        }
+impl<'a> Held<'a> {
+    fn begin(recorder: &'a Recorder, seq: u64) -> Self {
+        recorder.change(seq, |entry| entry.held = true);
+        Self { seq, recorder }
     }
-    Ok(None)
+}
+
+impl Drop for Held<'_> {
+    fn drop(&mut self) {
+        self.recorder.change(self.seq, |entry| entry.held = false);
+    }
 }
 
 /// Runs the vendor's handler in a task of its own: it must not stop half-way when the caller goes away.

@@ -220,6 +220,30 @@ async fn a_caller_that_dies_while_it_is_held_changes_nothing() {
 }
 
 #[tokio::test]
+async fn a_late_request_arrives_after_its_callers_death() {
+    let sandbox = Sandbox::up(&["--env", "dev"]).await;
+    let azure = azure_client(&sandbox).await;
+    let versions =
+        async || sandbox.state().await["dev"]["copies"]["azure_key_vault:database-url"]["versions"].clone();
+    sandbox.fault(json!({"method": "PUT", "when": "before", "kind": "hold", "late": true})).await;
+    let held = tokio::spawn(async move { azure.put_secret("database-url", "held").await });
+    sandbox.wait_for_request(|request| request["held"] == true).await;
+    held.abort();
+    sandbox.wait_for_request(|request| request["abandoned"] == true && request["held"] == true).await;
+    assert_eq!(versions().await, 1);
+    sandbox.clear_faults().await;
+    sandbox.wait_for_request(|request| request["abandoned"] == true && request["held"].is_null()).await;
+    let deadline = Instant::now() + Duration::from_secs(10);
+    while versions().await != 2 {
+        assert!(Instant::now() < deadline, "it never arrived");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    let last = sandbox.get("/_sandbox/requests").await.as_array().unwrap().last().unwrap()["seq"].clone();
+    let after = sandbox.get(&format!("/_sandbox/requests?after={last}")).await;
+    assert_eq!(after, json!([]), "nothing has come since");
+}
+
+#[tokio::test]
 async fn typical_latency_is_felt() {
     let sandbox = Sandbox::up(&["--env", "dev", "--latency", "typical"]).await;
     let azure = azure_client(&sandbox).await;

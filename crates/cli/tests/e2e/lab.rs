@@ -79,6 +79,17 @@ impl Lab {
         self.world().join("pgrotate.toml")
     }
 
+    /// The same without the check by a command, which asks nobody for anything and takes most of the program's time.
+    pub(crate) fn without_alembic(self) -> Self {
+        let text = std::fs::read_to_string(self.config()).unwrap();
+        let tables: Vec<&str> = text.split("\n[[").collect();
+        let kept: Vec<&str> =
+            tables.iter().copied().filter(|table| !table.contains("kind = \"command\"")).collect();
+        assert_eq!(kept.len() + 1, tables.len(), "{text}");
+        std::fs::write(self.config(), kept.join("\n[[")).unwrap();
+        self
+    }
+
     /// The program's state folder.
     pub(crate) fn state_folder(&self) -> PathBuf {
         self.folder.path().join("state")
@@ -147,8 +158,18 @@ impl Lab {
 
     /// The requests so far.
     pub(crate) fn requests(&self) -> Vec<Value> {
-        let requests = self.get("/_sandbox/requests");
+        self.requests_after(0)
+    }
+
+    /// The requests that came after the one with this number.
+    pub(crate) fn requests_after(&self, seq: u64) -> Vec<Value> {
+        let requests = self.get(&format!("/_sandbox/requests?after={seq}"));
         requests.as_array().unwrap().clone()
+    }
+
+    /// The number of the last request.
+    pub(crate) fn last_request(&self) -> u64 {
+        self.requests().last().map_or(0, |request| request["seq"].as_u64().unwrap())
     }
 
     /// Whether the server lets the role in with this password, asked of PostgreSQL's own client.

@@ -9,17 +9,17 @@ use crate::lab::Lab;
 
 /// One request, in a form that is the same in every run.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-struct Request {
+pub(crate) struct Request {
     system: String,
     /// Method, or operation, and what it is about.
     line: String,
     /// What it is about, however it is asked or changed.
     thing: String,
-    writes: bool,
+    pub(crate) writes: bool,
 }
 
 impl Request {
-    fn of(recorded: &Value) -> Self {
+    pub(crate) fn of(recorded: &Value) -> Self {
         let text = |name: &str| recorded[name].as_str().unwrap_or_default();
         let body: Value = serde_json::from_str(text("body")).unwrap_or_default();
         let (system, method) = (text("system"), text("method"));
@@ -28,10 +28,7 @@ impl Request {
             if matches!(system, "key_vault" | "app_service") { format!("{host}: ") } else { String::new() };
         let path = steady(text("path"));
         let (line, thing) = match system {
-            "aws" => {
-                let operation = header(recorded, "x-amz-target");
-                (operation.rsplit('.').next().unwrap().to_owned(), "the secret".to_owned())
-            }
+            "aws" => (Self::operation(recorded).to_owned(), "the secret".to_owned()),
             // One token for each audience.
             "sign_in" => {
                 let scope = text("body").split('&').find_map(|pair| pair.strip_prefix("scope="));
@@ -53,6 +50,11 @@ impl Request {
             || system == "sign_in"
             || body.as_array().is_some_and(Vec::is_empty);
         Self { system: system.to_owned(), line, thing, writes: !asks }
+    }
+
+    /// The AWS operation, else nothing.
+    pub(crate) fn operation(recorded: &Value) -> &str {
+        header(recorded, "x-amz-target").rsplit('.').next().unwrap()
     }
 
     /// Whether somebody can only wait and ask again.
@@ -80,7 +82,7 @@ fn without_port(url: &str) -> String {
 }
 
 /// A path without what is different in every run: 1Password's ids, operations, and the credential of a webhook.
-fn steady(path: &str) -> String {
+pub(crate) fn steady(path: &str) -> String {
     let (path, query) = path.split_once('?').unwrap_or((path, ""));
     let mut steady: Vec<&str> = Vec::new();
     for part in path.split('/') {

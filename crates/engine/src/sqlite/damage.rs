@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use pgrotate_core::{Error, Kind, RunId};
-use rusqlite::ErrorCode;
+use rusqlite::{ErrorCode, ffi};
 
 const LOOK: &str = "don't edit it; `pgrotate status ENV` shows which password works";
 const GO_ON: &str =
@@ -35,10 +35,25 @@ pub(super) fn witness(path: &Path) -> Error {
     )
 }
 
+/// Says where the journal is, to whom it can't be used.
+pub(super) fn placed(error: Error, path: &Path) -> Error {
+    match error.kind() {
+        Kind::BadState | Kind::Config => error.because(format!("it is {}", path.display())),
+        _ => error,
+    }
+}
+
+/// Whether there is no room. Of the file that its processes share, SQLite says so by the failure to make it longer.
+fn is_full(error: &rusqlite::Error) -> bool {
+    error.sqlite_error().is_some_and(|error| {
+        error.code == ErrorCode::DiskFull || error.extended_code == ffi::SQLITE_IOERR_SHMSIZE
+    })
+}
+
 /// What SQLite says.
 pub(super) fn sqlite(error: &rusqlite::Error) -> Error {
     let (kind, why, hint) = match error.sqlite_error_code() {
-        Some(ErrorCode::DiskFull) => (Kind::BadState, "the disk is full", "make room, then resume"),
+        _ if is_full(error) => (Kind::BadState, "the disk is full", "make room, then resume"),
         Some(ErrorCode::ReadOnly | ErrorCode::CannotOpen | ErrorCode::PermissionDenied) => (
             Kind::Config,
             "the state folder can't be written",
@@ -48,7 +63,8 @@ pub(super) fn sqlite(error: &rusqlite::Error) -> Error {
             return unreadable("the file is damaged").during("use the journal");
         }
         Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => {
-            (Kind::Busy, "another process holds it for too long", "wait for it, then resume")
+            let hint = "wait for it, or end it if it is stopped or hangs, which harms nothing; then resume";
+            (Kind::Busy, "another process holds it for too long", hint)
         }
         Some(ErrorCode::SystemIoFailure) => {
             (Kind::BadState, "the disk failed", "check the disk, then resume")

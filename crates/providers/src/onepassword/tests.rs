@@ -26,6 +26,8 @@ enum Trouble {
     None,
     AnswerLost,
     SomebodyEdits,
+    /// Somebody wrote first, and the patch does not fit any more.
+    Overtaken,
     Refused(u16),
 }
 
@@ -107,6 +109,10 @@ fn patched(patch: &Value, item: &mut Value, trouble: &mut Trouble) -> Reply {
     if let Trouble::Refused(status) = *trouble {
         return Reply::json(status, &json!({"status": status, "message": "old-canary"}));
     }
+    if *trouble == Trouble::Overtaken {
+        item["version"] = json!(item["version"].as_i64().unwrap() + 1);
+        return Reply::json(400, &json!({"status": 400, "message": "Couldn't apply the patch"}));
+    }
     let patch = patch.as_array().unwrap();
     for operation in patch {
         apply(operation, item);
@@ -122,7 +128,7 @@ fn patched(patch: &Value, item: &mut Value, trouble: &mut Trouble) -> Reply {
     match std::mem::replace(trouble, Trouble::None) {
         Trouble::AnswerLost => return Reply::hang_up(),
         Trouble::SomebodyEdits => fields[3]["value"] = json!("edited-canary"),
-        Trouble::None | Trouble::Refused(_) => {}
+        Trouble::None | Trouble::Overtaken | Trouble::Refused(_) => {}
     }
     Reply::json(200, item)
 }
@@ -264,6 +270,18 @@ async fn a_change_beside_ours_is_noticed_and_named_without_values() {
     assert_eq!(error.kind(), Kind::Conflict);
     assert!(error.to_string().contains("the field \"root key\" changed"), "{error}");
     assert!(!format!("{error:?}").contains("canary"));
+}
+
+#[tokio::test]
+async fn a_patch_that_somebody_overtook_is_made_anew() {
+    let world = World::start(item()).await;
+    let vault = world.vault(None);
+    world.trouble(Trouble::Overtaken);
+    let error = vault.stage(run(), &Secret::new("next-canary")).await.unwrap_err();
+    assert_eq!((error.kind(), error.retry()), (Kind::Conflict, Retry::Unknown));
+    world.trouble(Trouble::Refused(400));
+    let error = vault.stage(run(), &Secret::new("next-canary")).await.unwrap_err();
+    assert_eq!((error.kind(), error.retry()), (Kind::Rejected, Retry::Never), "nothing has moved");
 }
 
 #[tokio::test]

@@ -30,7 +30,7 @@ use super::azure_access::AzureAccess;
 use super::azure_arm::{ArmCall, ArmFailure, ArmGate};
 use super::azure_sign_in::AzureSignIn;
 use super::call::{empty, lock, reply};
-use super::{AppControl, KeyVault, Latency, World};
+use super::{AppControl, Environment, KeyVault, Latency, World};
 
 const KIND: &str = "Microsoft.Web/sites";
 
@@ -140,6 +140,15 @@ impl AppService {
         let sites = lock(&self.sites);
         let shown = self.view(&sites[index.0], target, rest);
         shown.map(|body| reply(200, body)).ok_or_else(|| ArmFailure::no_such_path(target.call))
+    }
+
+    /// What a rotation has to leave as it is: the other settings of an environment's first application.
+    pub(crate) fn neighbours(&self, environment: &Environment) -> Value {
+        let sites = lock(&self.sites);
+        let own =
+            |site: &&Site| site.is_in(environment) && site.app == environment.app() && site.slot.is_none();
+        let settings = sites.iter().find(own).map(|site| site.settings.clone()).unwrap_or_default();
+        json!(settings.into_iter().filter(|(name, _)| name != "DATABASE_URL").collect::<BTreeMap<_, _>>())
     }
 
     /// What a read shows, and a change when it is made.

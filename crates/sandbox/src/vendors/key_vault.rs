@@ -159,6 +159,18 @@ impl KeyVault {
         shown.map(|(name, secret)| (format!("azure_key_vault:{name}"), copy(secret))).collect()
     }
 
+    /// What a rotation has to leave as it is: the secret that the runbook doesn't know, and what stands beside the
+    /// values of the others.
+    pub(crate) fn neighbours(&self, environment: &Environment) -> Value {
+        let vaults = lock(&self.vaults);
+        let Some(vault) = vaults.get(&environment.vault()) else { return Value::Null };
+        let shown = |(name, secret): (&String, &Secret)| {
+            let value = (name == BYSTANDER).then(|| json!([secret.latest().value, secret.versions.len()]));
+            (name.clone(), value.unwrap_or_else(|| secret.latest().remarks()))
+        };
+        vault.secrets.iter().map(shown).collect()
+    }
+
     /// Puts an environment's vault into a state that a test wants to see handled.
     pub(crate) fn set(&self, environment: &Environment, what: &str, value: &Value) -> Result<(), String> {
         let mut vaults = lock(&self.vaults);

@@ -296,6 +296,16 @@ impl Vendors {
         copies
     }
 
+    /// What lies beside an environment's copies and is nobody's business in a rotation, by system.
+    pub(crate) fn neighbours(&self, environment: &str) -> BTreeMap<&'static str, Value> {
+        let Some(environment) = self.environment(environment) else { return BTreeMap::new() };
+        BTreeMap::from([
+            ("azure_app_service", self.app_service.neighbours(environment)),
+            ("azure_key_vault", self.key_vault.neighbours(environment)),
+            ("onepassword", self.onepassword.neighbours(environment)),
+        ])
+    }
+
     /// How often the slots of an environment's application, and its further applications, have been started.
     pub(crate) fn starts(&self, environment: &str) -> BTreeMap<String, u64> {
         self.environment(environment)

@@ -73,6 +73,20 @@ impl OnePassword {
         vec![(format!("onepassword:{title}"), copy)]
     }
 
+    /// What a rotation has to leave as it is: the fields of the seed beside the password.
+    pub(crate) fn neighbours(&self, environment: &Environment) -> Value {
+        let title = title(environment);
+        let state = lock(&self.state);
+        let item = state.items.iter().find(|item| item["title"] == title.as_str());
+        let Some(fields) = item.and_then(|item| item["fields"].as_array()) else { return Value::Null };
+        let section = item.map(|item| &item["sections"][0]["id"]);
+        let seeded = |field: &&Value| {
+            field["id"] != "password"
+                && (field["section"].is_null() || Some(&field["section"]["id"]) == section)
+        };
+        fields.iter().filter(seeded).cloned().collect()
+    }
+
     /// Puts an environment's item into a state that a test wants to see handled.
     pub(crate) fn set(&self, environment: &Environment, what: &str, value: &Value) -> Result<(), String> {
         let title = title(environment);

@@ -44,6 +44,13 @@ pub(super) struct Version {
     updated: i64,
 }
 
+impl Version {
+    /// What its owners have written beside the value.
+    pub(super) fn remarks(&self) -> Value {
+        json!({"content_type": self.content_type, "tags": self.tags})
+    }
+}
+
 /// An error in Key Vault's form.
 pub(super) struct Failure {
     status: u16,
