@@ -13,8 +13,20 @@ use crate::requests::Request;
 /// How long a lease holds, and a little: `lease::TERM` of the core.
 const LEASE: Duration = Duration::from_secs(61);
 
-fn signal(process: &Child, signal: Signal) {
-    kill_process(Pid::from_raw(i32::try_from(process.id()).unwrap()).unwrap(), signal).unwrap();
+/// A process that does not outlive its test, however that ends: a stopped one would stay for ever.
+struct Sleeper(Child);
+
+impl Sleeper {
+    fn signal(&self, signal: Signal) {
+        kill_process(Pid::from_raw(i32::try_from(self.0.id()).unwrap()).unwrap(), signal).unwrap();
+    }
+}
+
+impl Drop for Sleeper {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
 }
 
 /// Goes on with the run as soon as the lease can be had.
@@ -46,14 +58,14 @@ fn late(rotations: usize) {
     let mut command = lab.command(&["rotate", "dev", "--ticket", "OPS-7"]);
     let output = lab.state_folder().with_file_name("late");
     let file = std::fs::File::create(&output).unwrap();
-    let mut process = command.stdout(file.try_clone().unwrap()).stderr(file).spawn().unwrap();
+    let mut process = Sleeper(command.stdout(file.try_clone().unwrap()).stderr(file).spawn().unwrap());
     let held = || lab.requests().into_iter().find(|request| request["held"] == true);
     lab.wait_for("the read that is held", || held().is_some());
     let sent = Instant::now();
     // Whoever is stopped while it writes to the journal holds SQLite's lock, and keeps everybody out until it is ended:
     // here the other steps come to their end first.
     sleep(Duration::from_millis(700));
-    signal(&process, Signal::STOP);
+    process.signal(Signal::STOP);
 
     take_over(&lab, sent);
     let mut new = lab.everything_is_new("dev", &old);
@@ -66,8 +78,8 @@ fn late(rotations: usize) {
     let slept = sent.elapsed();
 
     lab.clear_faults();
-    signal(&process, Signal::CONT);
-    let status = process.wait().unwrap();
+    process.signal(Signal::CONT);
+    let status = process.0.wait().unwrap();
     sleep(Duration::from_millis(500));
     let text = std::fs::read_to_string(output).unwrap();
     println!("{rotations} further rotations: woken {slept:?} after its request was sent\n{text}");
