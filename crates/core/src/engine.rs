@@ -18,7 +18,7 @@ use crate::lease::Leases;
 use crate::observer::{Observer, Progress};
 use crate::run::{Phase, RunState};
 
-use keep::Held;
+use keep::{Guarded, Held};
 pub use runs::same_place;
 
 /// Who asks for a run, and why.
@@ -88,7 +88,8 @@ impl<S: Journal + Leases> Engine<S> {
                     version: env!("CARGO_PKG_VERSION").to_owned(),
                 };
                 let stop = self.stop();
-                let executor = self.executor(world, &stop);
+                let world = self.guarded(world, &held);
+                let executor = self.executor(&world, &stop);
                 let mut state = executor.begin(run, start, &held.lease).await?;
                 executor.drive(&mut state, &held.lease).await.map_err(|error| Trouble::During(run, error))
             })
@@ -108,7 +109,8 @@ impl<S: Journal + Leases> Engine<S> {
         self.holding(&held, async {
             self.refuse_overtaken(&state).await?;
             let stop = self.stop();
-            let executor = self.executor(world, &stop);
+            let world = self.guarded(world, &held);
+            let executor = self.executor(&world, &stop);
             let mut state = executor.take_over(run, &held.lease).await?;
             executor.drive(&mut state, &held.lease).await.map_err(|error| Trouble::During(run, error))
         })
@@ -128,7 +130,8 @@ impl<S: Journal + Leases> Engine<S> {
             // Read under the lease: a moment ago another process may have carried it on.
             let state = self.state(run).await?;
             let stop = self.stop();
-            let executor = self.executor(world, &stop);
+            let world = self.guarded(world, &held);
+            let executor = self.executor(&world, &stop);
             if state.phase == Phase::Finished || self.overtaken_by(&state).await?.is_some() {
                 // Its answer may have been lost, and its write have come late.
                 world.discard(&state).await?;
@@ -142,6 +145,10 @@ impl<S: Journal + Leases> Engine<S> {
 
     fn stop(&self) -> impl Fn() -> bool + Send + Sync {
         || self.stop.load(Ordering::Relaxed)
+    }
+
+    fn guarded<'a>(&'a self, world: &'a dyn World, held: &'a Held) -> Guarded<'a> {
+        Guarded { world, held, clock: &*self.clock }
     }
 
     fn executor<'a>(

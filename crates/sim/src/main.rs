@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use clap::Parser;
-use pgrotate_sim::play::{Keep, Verdict, chosen, seed};
+use pgrotate_sim::play::{BEFALLS, Keep, Verdict, chosen, seed};
 use pgrotate_sim::sweep::{on_threads, sweep};
 use pgrotate_sim::{Chosen, Fault, Moves};
 use rustix::time::{ClockId, clock_gettime};
@@ -141,8 +141,12 @@ fn report(sum: &Sum) -> ExitCode {
     for ((phase, phase_move), count) in &sum.moves.phases {
         println!("  run {phase:?} {phase_move:?}: {count}");
     }
-    let missing = sum.moves.missing();
-    missing.iter().for_each(|transition| println!("never taken: {transition}"));
+    let mut missing = sum.moves.missing();
+    missing.extend(
+        BEFALLS.iter().filter(|what| !sum.befell.contains_key(*what)).map(|what| format!("a process {what}")),
+    );
+    missing.extend(Fault::ALL.iter().filter(|fault| !sum.met.contains_key(fault)).map(Fault::to_string));
+    missing.iter().for_each(|transition| println!("never happened: {transition}"));
     for broken in sum.broken.iter().take(20) {
         println!("broken: {broken}");
     }

@@ -24,6 +24,21 @@ use crate::world::{Shared, World};
 
 /// A person who has started this many processes is told that it does not converge.
 const PROCESSES_MAX: u32 = 300;
+/// How long a lease holds.
+const TERM_MS: u64 = pgrotate_core::lease::TERM.as_millis() as u64;
+/// Everything that can befall a process; what never does is not proven to be harmless.
+pub const BEFALLS: [&str; 10] = [
+    "dies",
+    "sleeps",
+    "has a rival",
+    "is fenced off",
+    "is done",
+    "fails",
+    "parks",
+    "calls off",
+    "goes back",
+    "is refused",
+];
 /// The process number of who only looks.
 pub(crate) const NOBODY: u32 = 0;
 
@@ -78,6 +93,8 @@ struct Play {
     disk: Arc<Disk>,
     tasks: Vec<Task>,
     befell: BTreeMap<&'static str, u64>,
+    /// When somebody comes who takes a sleeper for dead.
+    rival_at_ms: Option<u64>,
     started: u32,
     looks: usize,
     keep: Keep,
@@ -115,7 +132,19 @@ impl Play {
         let network = Arc::new(Network::new(world, time.clone(), dice.clone(), story, fates));
         let disk = Disk::new(Arc::clone(&network), shape.full);
         let (tasks, befell) = (Vec::new(), BTreeMap::new());
-        Self { shape, dice, time, network, disk, tasks, befell, started: 0, looks: 0, keep }
+        Self {
+            shape,
+            dice,
+            time,
+            network,
+            disk,
+            tasks,
+            befell,
+            rival_at_ms: None,
+            started: 0,
+            looks: 0,
+            keep,
+        }
     }
 
     fn play(mut self) -> Verdict {
@@ -181,6 +210,9 @@ impl Play {
     fn start(&mut self, command: Command) {
         self.started += 1;
         let number = self.started;
+        if matches!(command, Command::Rollback(_)) {
+            self.befalls("goes back");
+        }
         self.tell(|| format!("process {number} begins: {command:?}"));
         let future = process::run(Arc::clone(&self.disk), self.wire(number), command, self.shape.extras);
         self.tasks.push(Task { number, future: Box::pin(future), flag: Flag::up(), asleep_until_ms: 0 });
@@ -188,15 +220,16 @@ impl Play {
 
     /// Lets every process that has something to do go as far as it can.
     fn look_at_processes(&mut self) {
+        let comes = self.rival_at_ms.take_if(|at_ms| *at_ms <= self.time.now_ms()).is_some();
+        if !self.tasks.is_empty() && self.tasks.len() < 3 && (comes || self.chance(self.shape.rivals)) {
+            self.befalls("has a rival");
+            self.start(Person::rival(&self.network));
+        }
         let mut place = 0;
         while place < self.tasks.len() {
             if self.look_at(place) {
                 place += 1;
             }
-        }
-        if !self.tasks.is_empty() && self.tasks.len() < 3 && self.chance(self.shape.rivals) {
-            self.befalls("has a rival");
-            self.start(Person::rival(&self.network));
         }
         if self.chance(self.shape.jumps) {
             let by = i64::try_from(self.dice.below(240_000)).unwrap_or(0) - 120_000;
@@ -241,12 +274,23 @@ impl Play {
         let for_ms = self.dice.below(180_000);
         let task = &mut self.tasks[place];
         task.asleep_until_ms = self.time.now_ms() + for_ms;
-        // Whoever wakes up looks around, and the hour comes even if nothing else happens.
+        // Whoever wakes up looks around.
         task.flag.raise();
         let number = task.number;
-        self.time.plan(for_ms, Due::Arrival(Box::new(|| ())));
+        self.plan_a_look(for_ms);
+        if self.dice.in_thousand(500) {
+            // After the lease has run out, and perhaps before the sleeper wakes.
+            let in_ms = TERM_MS + self.dice.below(60_000);
+            self.rival_at_ms = Some(self.time.now_ms() + in_ms);
+            self.plan_a_look(in_ms);
+        }
         self.befalls("sleeps");
         self.tell(|| format!("process {number} sleeps for {for_ms} ms"));
+    }
+
+    /// Sees to it that the time comes even if nothing else happens then.
+    fn plan_a_look(&self, in_ms: u64) {
+        self.time.plan(in_ms, Due::Arrival(Box::new(|| ())));
     }
 
     /// What comes next in time. Nothing comes when nothing is planned.

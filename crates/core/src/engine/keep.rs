@@ -2,8 +2,11 @@
 //!
 //! A process can be stopped for longer than its lease holds, and another one take the environment over meanwhile.
 //! The journal refuses what the late one then writes. But a step in hand is past the journal, and would send its next
-//! request without asking anybody. So the work is looked at only while the lease certainly holds: whoever wakes up
+//! request without asking anybody. So a step is looked at only while the lease certainly holds: whoever wakes up
 //! late first renews it, or finds that it is gone and touches nothing any more.
+
+#[cfg(test)]
+mod tests;
 
 use std::future::{Future, poll_fn};
 use std::pin::pin;
@@ -11,23 +14,31 @@ use std::sync::Mutex;
 use std::task::Poll;
 use std::time::Duration;
 
+use async_trait::async_trait;
+
 use crate::engine::{Engine, Trouble};
+use crate::env::Clock;
 use crate::error::{Error, Kind, Result};
-use crate::journal::{Journal, fenced};
+use crate::executor::World;
+use crate::journal::{Journal, Outcome, fenced};
 use crate::lease::{Lease, Leases, TERM};
+use crate::plan::{Plan, Step};
+use crate::run::RunState;
 
 /// The pause before a lease that could not be renewed is tried again.
 const AGAIN: Duration = Duration::from_secs(1);
+/// The pause before work that is held still looks whether the lease holds again.
+const STILL: Duration = Duration::from_millis(100);
 
-/// A lease, and until when it certainly holds, counted as [`uptime`](crate::env::Clock::uptime).
-pub(crate) struct Held {
-    pub(crate) lease: Lease,
+/// A lease, and until when it certainly holds, counted as [`uptime`](Clock::uptime).
+pub(super) struct Held {
+    pub(super) lease: Lease,
     until: Mutex<Duration>,
 }
 
 impl Held {
     /// A lease that was asked for at this time of the uptime.
-    pub(crate) fn new(lease: Lease, since: Duration) -> Self {
+    pub(super) fn new(lease: Lease, since: Duration) -> Self {
         Self { lease, until: Mutex::new(since + TERM) }
     }
 
@@ -35,8 +46,49 @@ impl Held {
         *self.until.lock().expect("no holder of this lock panics") = since + TERM;
     }
 
-    fn until(&self) -> Duration {
-        *self.until.lock().expect("no holder of this lock panics")
+    fn holds_at(&self, uptime: Duration) -> bool {
+        uptime < *self.until.lock().expect("no holder of this lock panics")
+    }
+}
+
+/// A world that is touched only while a lease certainly holds.
+pub(super) struct Guarded<'a> {
+    pub(super) world: &'a dyn World,
+    pub(super) held: &'a Held,
+    pub(super) clock: &'a dyn Clock,
+}
+
+impl Guarded<'_> {
+    /// Does work, and holds it still between any two moments at which the lease may have run out. Whoever keeps the
+    /// lease ends all of it when somebody else has the environment.
+    async fn while_it_holds<T>(&self, work: impl Future<Output = T>) -> T {
+        let (mut work, mut pause) = (pin!(work), None);
+        poll_fn(|context| {
+            while !self.held.holds_at(self.clock.uptime()) {
+                let rest = pause.get_or_insert_with(|| self.clock.sleep(STILL));
+                if rest.as_mut().poll(context).is_pending() {
+                    return Poll::Pending;
+                }
+                pause = None;
+            }
+            work.as_mut().poll(context)
+        })
+        .await
+    }
+}
+
+#[async_trait]
+impl World for Guarded<'_> {
+    fn plan(&self) -> Plan {
+        self.world.plan()
+    }
+
+    async fn perform(&self, step: &Step, run: &RunState) -> Result<Outcome> {
+        self.while_it_holds(self.world.perform(step, run)).await
+    }
+
+    async fn discard(&self, run: &RunState) -> Result<()> {
+        self.while_it_holds(self.world.discard(run)).await
     }
 }
 
@@ -52,15 +104,9 @@ impl<S: Journal + Leases> Engine<S> {
         work: impl Future<Output = Result<T, Trouble>>,
     ) -> Result<T, Trouble> {
         let (mut work, mut keeping) = (pin!(work), pin!(self.keep(held)));
-        let result = poll_fn(|context| {
-            if let Poll::Ready(error) = keeping.as_mut().poll(context) {
-                return Poll::Ready(Err(Trouble::Before(error)));
-            }
-            if self.clock.uptime() >= held.until() {
-                // Renewing it goes on, and looks here again.
-                return Poll::Pending;
-            }
-            work.as_mut().poll(context)
+        let result = poll_fn(|context| match keeping.as_mut().poll(context) {
+            Poll::Ready(error) => Poll::Ready(Err(Trouble::Before(error))),
+            Poll::Pending => work.as_mut().poll(context),
         })
         .await;
         // The work's own result counts; a lease that can't be given back runs out by itself.
