@@ -108,8 +108,8 @@ KILLS ?= 200
 .PHONY: sim
 sim: cargo venvs ## simulated rotations: every fault enumerated, SEEDS random ones; then the real program, killed KILLS times
 	cargo run --release --locked -p pgrotate-sim -- --seeds $(SEEDS)
-	cargo build --locked -p pgrotate -p pgrotate-sandbox
-	KILLS=$(KILLS) cargo test --locked -p pgrotate --test e2e -- --nocapture kill::random::
+	cargo build --workspace --locked
+	KILLS=$(KILLS) cargo test --workspace --locked --test e2e -- --nocapture kill::random::
 
 # Minutes of it are worth more than hours of most tests, and hours are better: make fuzz FUZZ_SECONDS=3600
 FUZZ_SECONDS ?= 60
