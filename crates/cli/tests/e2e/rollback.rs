@@ -49,6 +49,7 @@ fn the_last_rotation_is_taken_back_with_every_proof() {
     assert!(again.text().contains("as the current one already"), "{}", again.text());
     let _ = again.exits(1);
     rotate(&lab);
+    rotate(&lab);
     let gone = lab.pgrotate(&["rollback", &run]);
     assert!(gone.text().contains("does not hold it any more"), "{}", gone.text());
     let _ = gone.exits(1);
