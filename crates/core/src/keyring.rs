@@ -29,12 +29,13 @@ impl Keys {
     pub fn find(run: RunId, state: VaultState, staged: impl Fn(&Secret) -> bool) -> Option<Self> {
         let ours = |entry: &Entry| entry.run == Some(run) && staged(&entry.secret);
         let secret = |entry: Option<Entry>| entry.map(|entry| entry.secret);
-        match (state.pending.into_iter().find(ours), state.current) {
-            (Some(pending), current) => {
-                Some(Self { next: pending.secret, previous: secret(current), promoted: false })
-            }
-            (None, Some(current)) if ours(&current) => {
+        // Once it is current, what is pending came late: of a run that brings an earlier password back it is the same.
+        match (state.current, state.pending.into_iter().find(ours)) {
+            (Some(current), _) if ours(&current) => {
                 Some(Self { next: current.secret, previous: secret(state.previous), promoted: true })
+            }
+            (current, Some(pending)) => {
+                Some(Self { next: pending.secret, previous: secret(current), promoted: false })
             }
             _ => None,
         }
@@ -96,5 +97,21 @@ mod tests {
         assert_eq!((keys.next.expose(), keys.promoted), ("second", true));
         assert_eq!(keys.previous.unwrap().expose(), "old");
         assert!(Keys::find(run, state(), |own| own.expose() == "third").is_none());
+    }
+
+    /// Found by the simulator: a way back stages the same password on each try.
+    #[test]
+    fn a_late_try_to_stage_the_password_that_is_current_by_now_changes_nothing() {
+        let run = RunId::generate(jiff::Timestamp::UNIX_EPOCH, &crate::env::testing::SeededEntropy::new(1));
+        let entry = |text: &str| Some(Entry { secret: Secret::new(text), run: Some(run) });
+        let state = VaultState {
+            current: entry("earlier"),
+            pending: entry("earlier").into_iter().collect(),
+            previous: Some(Entry { secret: Secret::new("later"), run: None }),
+            ..VaultState::default()
+        };
+        let keys = Keys::find(run, state, |_| true).unwrap();
+        assert_eq!((keys.next.expose(), keys.promoted), ("earlier", true));
+        assert_eq!(keys.previous.unwrap().expose(), "later");
     }
 }

@@ -160,12 +160,12 @@ impl Vault for Memory {
     async fn promote(&self, run: RunId, next: &Secret) -> Result<Option<VersionId>> {
         self.call("vault.promote", |state| {
             let ours = |entry: &Entry| entry.run == Some(run) && entry.secret == *next;
-            if let Some(place) = state.vault.pending.iter().position(ours) {
+            if !state.vault.current.as_ref().is_some_and(ours) {
+                let place = state.vault.pending.iter().position(ours);
+                let place = place.ok_or_else(|| Error::new(Kind::Conflict, "promote"))?;
                 let next = state.vault.pending.swap_remove(place);
                 state.vault.previous = state.vault.current.replace(next);
                 state.vault_writes += 1;
-            } else if !state.vault.current.as_ref().is_some_and(ours) {
-                return Err(Error::new(Kind::Conflict, "promote"));
             }
             state.vault.pending.retain(|entry| entry.run != Some(run));
             Ok(Some(VersionId::new(state.vault_writes.to_string())))

@@ -192,10 +192,12 @@ impl Vault for Onepassword {
         let before = self.item().await?;
         let state = before.read()?;
         let ours = |entry: &Entry| entry.run == Some(run) && entry.secret == *next;
+        // A first try to stage it may have come late: what is current already is not made current once more, for
+        // that would drop the password from before.
+        if state.current.as_ref().is_some_and(ours) {
+            return self.reach(&before, &[(Slot::Pending(run), None)]).await;
+        }
         if !state.pending.iter().any(ours) {
-            if state.current.as_ref().is_some_and(ours) {
-                return self.reach(&before, &[(Slot::Pending(run), None)]).await;
-            }
             return Err(Error::new(Kind::Conflict, format!("make the new password current in {}", self.id))
                 .because("the item does not hold this run's password as pending")
                 .hint("somebody changed the item; its history in 1Password has the value"));

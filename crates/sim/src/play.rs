@@ -250,6 +250,8 @@ impl Play {
         match task.future.as_mut().poll(&mut Context::from_waker(&waker)) {
             Poll::Ready(exit) => {
                 drop(self.tasks.remove(place));
+                // Nobody hears any more of what it has sent.
+                self.network.bury(number);
                 self.befalls(ending(&exit));
                 self.tell(|| format!("process {number} ends: {}", shown(&exit)));
                 false

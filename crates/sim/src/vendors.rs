@@ -82,12 +82,13 @@ impl Vault for Vendor {
             .change("vault: promote", move |world, how| {
                 let forgets = world.is_sabotaged(Sabotage::PromoteForgets);
                 world.write_safe(how.at_ms, |safe| {
-                    if safe.pending.iter().any(|kept| kept.is(run, &password)) {
+                    if !safe.current.as_ref().is_some_and(|kept| kept.is(run, &password)) {
+                        if !safe.pending.iter().any(|kept| kept.is(run, &password)) {
+                            return Err(Error::new(Kind::Conflict, "promote a password"));
+                        }
                         safe.previous = safe.current.take();
                         let next = Kept { password, run: Some(run), late: false };
                         safe.current = if forgets { safe.previous.clone() } else { Some(next) };
-                    } else if !safe.current.as_ref().is_some_and(|kept| kept.is(run, &password)) {
-                        return Err(Error::new(Kind::Conflict, "promote a password"));
                     }
                     safe.pending.retain(|kept| kept.run != Some(run));
                     Ok(Some(VersionId::new(safe.writes.to_string())))

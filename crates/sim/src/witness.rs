@@ -159,6 +159,9 @@ impl World {
             self.breaks("2: a run is done, and not everything is at its password");
         }
         let begun = |run: RunId| self.witness.begun.iter().find(|begun| begun.run == run);
+        let before = begun(run).map(|begun| begun.before.as_str());
+        let kept = self.safe.previous.as_ref().map(|kept| kept.password.as_str());
+        let is_lost = before != kept;
         let back = begun(run).and_then(|begun| begun.back.clone());
         let as_wished = match back.and_then(|back| begun(back.run)) {
             Some(taken_back) => taken_back.before == password,
@@ -166,6 +169,9 @@ impl World {
         };
         if !as_wished {
             self.breaks("2: a run is done, and its password is not the one that was wished for");
+        }
+        if is_lost {
+            self.breaks("2: a run is done, and the password from before it is lost");
         }
         self.witness.settled = password;
     }
