@@ -1,24 +1,41 @@
 #!/usr/bin/env python3
 """Runs cargo-mutants and holds its survivors against docs/mutants.md; `make mutants` calls this.
 
-    scripts/mutants.py [OPTIONS OF CARGO-MUTANTS]
+    scripts/mutants.py [--file FILE] [--re PATTERN] [OTHER OPTIONS OF CARGO-MUTANTS]
+
+A mutant climbs a ladder: the quick tests of its own package come first, and only who survives them meets the slower
+ones. So most cost a few seconds, which is what building the package takes.
 
 It fails when a mutant survives that has no reason there, when one that has a reason is caught after all, and when one
-with a reason does not exist any more. Only what was run is judged: `--file`, `--re` and `--shard` may narrow it.
+with a reason does not exist any more. Only what was run is judged: `--file` and `--re` may narrow it.
 """
 
+import json
+import os
 import re
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 LIST = ROOT / "docs" / "mutants.md"
-OUT = ROOT / "target" / "mutants.out"
+OUT = ROOT / "target" / "mutants"
 # A line of the list: the mutant's name as cargo-mutants writes it, without line and column, and the reason.
 LINE = re.compile(r"^- `(?P<mutant>[^`]+)`: (?P<reason>.+)$", re.MULTILINE)
 # Everything built, nothing tested; and the statuses that only say that something survived or took too long.
 JUDGED_HERE = (0, 2, 3)
+# By package: the tests that a mutant of it meets, rung by rung, as packages and options of `cargo test`. The
+# documentation's examples only compile, so they are on none.
+SIMULATED = (["pgrotate-sim"], ["--test", "promises"])
+QUICK = [name for test in ("failing_disk", "full_disk", "layouts", "rollback", "sqlite") for name in ("--test", test)]
+LADDERS = {
+    "pgrotate-core": [(["pgrotate-core"], ["--lib", "--test", "faults"]), SIMULATED, (["pgrotate-engine"], QUICK)],
+    "pgrotate-engine": [(["pgrotate-engine"], ["--lib", *QUICK]), (["pgrotate-engine"], ["--test", "damage"])],
+}
+# What a debugger would read is a third of the time, and a target folder that outlives the copy of the tree on which
+# cargo-mutants works keeps the dependencies built.
+ENVIRONMENT = {**os.environ, "CARGO_PROFILE_DEV_DEBUG": "none", "CARGO_TARGET_DIR": str(OUT / "built")}
 
 
 def plain(name: str) -> str:
@@ -26,9 +43,43 @@ def plain(name: str) -> str:
     return re.sub(r"^([^:]+\.rs):\d+:\d+: ", r"\1: ", name.strip())
 
 
-def names(file: str) -> set[str]:
-    path = OUT / file
-    return {plain(line) for line in path.read_text().splitlines() if line.strip()} if path.exists() else set()
+def found(options: list[str]) -> list[dict]:
+    """The mutants that there are."""
+    command = ["cargo", "mutants", "--list", "--json", *options]
+    return json.loads(subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True).stdout or "[]")
+
+
+def rung(folder: Path, package: str, tests: tuple[list[str], list[str]], options: list[str]) -> dict[str, set[str]]:
+    """Holds mutants against some tests; tells which of them were caught, survived, or do not compile."""
+    packages, arguments = tests
+    command = ["cargo", "mutants", "--output", str(folder), "--no-shuffle", "--colors", "never", "--package", package]
+    command += [f"--test-package={name}" for name in packages]
+    command += [f"--cargo-test-arg={argument}" for argument in arguments]
+    folder.mkdir(parents=True, exist_ok=True)
+    status = subprocess.run([*command, *options], cwd=ROOT, env=ENVIRONMENT, check=False).returncode
+    if status not in JUDGED_HERE:
+        sys.exit(status)
+
+    def names(file: str) -> set[str]:
+        path = folder / "mutants.out" / f"{file}.txt"
+        return {line.strip() for line in path.read_text().splitlines() if line.strip()} if path.exists() else set()
+
+    return {"caught": names("caught") | names("timeout"), "survived": names("missed"), "unviable": names("unviable")}
+
+
+def climb(package: str, options: list[str]) -> dict[str, set[str]]:
+    """Holds a package's mutants against one rung after the other."""
+    result = {"caught": set(), "survived": set(), "unviable": set()}
+    for number, tests in enumerate(LADDERS[package], 1):
+        if number > 1:
+            options = [f"--re=^{re.escape(name)}$" for name in sorted(result["survived"])]
+            if not options:
+                break
+        met = rung(OUT / f"{package}-{number}", package, tests, options)
+        result["caught"] |= met["caught"]
+        result["unviable"] |= met["unviable"]
+        result["survived"] = met["survived"]
+    return result
 
 
 def show(title: str, mutants: set[str]) -> bool:
@@ -37,16 +88,24 @@ def show(title: str, mutants: set[str]) -> bool:
     return bool(mutants)
 
 
+def tell(result: dict[str, set[str]]) -> None:
+    """The figures by file, for docs/mutants.md."""
+    counts = {kind: Counter(name.split(":")[0] for name in names) for kind, names in result.items()}
+    print("\n| file | caught | survived | do not compile |\n| --- | --- | --- | --- |")
+    for file in sorted(set().union(*counts.values())):
+        print(f"| {file} |", " | ".join(str(counts[kind][file]) for kind in ("caught", "survived", "unviable")), "|")
+
+
 def main() -> int:
-    OUT.parent.mkdir(exist_ok=True)
-    command = ["cargo", "mutants", "--output", str(OUT.parent), "--no-shuffle", "--colors", "never", *sys.argv[1:]]
-    status = subprocess.run(command, cwd=ROOT, check=False).returncode
-    if status not in JUDGED_HERE:
-        return status
-    listed = subprocess.run(["cargo", "mutants", "--list"], cwd=ROOT, check=True, capture_output=True, text=True)
-    every = {plain(line) for line in listed.stdout.splitlines()}
-    explained = {found["mutant"] for found in LINE.finditer(LIST.read_text())}
-    survived, caught = names("missed.txt"), names("caught.txt") | names("timeout.txt")
+    wanted = {mutant["package"] for mutant in found(sys.argv[1:])}
+    result = {"caught": set(), "survived": set(), "unviable": set()}
+    for package in sorted(wanted):
+        for kind, names in climb(package, sys.argv[1:]).items():
+            result[kind] |= names
+    tell(result)
+    every = {plain(mutant["name"]) for mutant in found([])}
+    explained = {line["mutant"] for line in LINE.finditer(LIST.read_text())}
+    survived, caught = ({plain(name) for name in result[kind]} for kind in ("survived", "caught"))
 
     bad = [
         show("survived, and nothing says why (test it, or give the reason in docs/mutants.md)", survived - explained),

@@ -5,6 +5,8 @@
 
 mod keep;
 mod runs;
+#[cfg(test)]
+mod tests;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};

@@ -236,6 +236,8 @@ mod tests {
             error.to_string(),
             "cannot publish github_actions:DATABASE_URL: cannot write the secret DATABASE_URL: refused with 403"
         );
+        assert_eq!(error.operation(), "cannot publish github_actions:DATABASE_URL");
+        assert_eq!(error.causes(), ["cannot write the secret DATABASE_URL", "refused with 403"]);
         assert_eq!(error.hints(), ["grant \"Secrets: write\""]);
     }
 

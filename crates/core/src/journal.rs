@@ -298,3 +298,19 @@ pub fn fenced(environment: &Environment) -> Error {
         .because("another pgrotate has taken this environment over")
         .hint(format!("let it finish, then look: pgrotate status {environment}"))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// `history` and the report tell a person by these words what has happened to each system.
+    #[test]
+    fn an_outcome_says_what_was_done_and_why_not() {
+        let (skipped, unseen) = (Outcome::skipped("no consumer"), Outcome::unseen("no right to look"));
+        assert_eq!(skipped.notes, ["no consumer"]);
+        assert_eq!(unseen.notes, ["no right to look"]);
+        let effects = [Outcome::changed(), Outcome::already_done(), Outcome::confirmed(), skipped, unseen]
+            .map(|outcome| serde_json::to_value(outcome.effect).unwrap());
+        assert_eq!(effects, ["changed", "already_done", "confirmed", "skipped", "unseen"]);
+    }
+}

@@ -57,3 +57,13 @@ pub trait Leases: Send + Sync {
     /// Gives the lease back. Without effect if somebody else has taken it meanwhile.
     async fn release(&self, lease: &Lease) -> Result<()>;
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_generation_reads_as_its_number() {
+        assert_eq!(Generation(7).to_string(), "7");
+    }
+}

@@ -30,6 +30,8 @@ pub enum Fault {
     Refuse,
     /// It fails without effect, and may work later.
     Before,
+    /// It gets lost on its way: without effect, and nobody can know that.
+    Lost,
     /// It has its effect, and its answer is lost.
     After,
 }
@@ -115,6 +117,7 @@ impl Memory {
         let answer = match state.faults.remove(&number) {
             Some(Fault::Refuse) => Err(error(Kind::Forbidden)),
             Some(Fault::Before) => Err(error(Kind::Throttled).later(None)),
+            Some(Fault::Lost) => Err(error(Kind::TimedOut).unknown()),
             Some(Fault::After) => effect(&mut state).and_then(|_| Err(error(Kind::TimedOut).unknown())),
             None => effect(&mut state),
         };
@@ -270,6 +273,10 @@ impl Sink for MemorySink {
                 Ok(outcome.version(Some(VersionId::new(values.len().to_string()))))
             })
             .await
+    }
+
+    async fn retire(&self, previous: &VersionId) -> Result<Outcome> {
+        self.0.call(format!("{}.retire {previous}", self.1), |_| Ok(Outcome::changed())).await
     }
 }
 

@@ -34,6 +34,8 @@ struct Lab {
     generation: std::cell::Cell<u64>,
     /// How long a run waits before it proves everything again.
     soak: Option<Duration>,
+    /// Whether the versions that are replaced are taken out of use.
+    retire: bool,
     /// The second at which the process is asked to stop.
     stop_at: Option<i64>,
 }
@@ -47,6 +49,7 @@ impl Lab {
             entropy: Arc::new(SeededEntropy::new(7)),
             generation: std::cell::Cell::new(0),
             soak: None,
+            retire: false,
             stop_at: None,
         }
     }
@@ -56,7 +59,10 @@ impl Lab {
     }
 
     fn rotation(&self) -> Rotation {
-        Rotation { soak: self.soak, ..memory::rotation(&self.world, &self.clock, &self.entropy) }
+        let mut rotation = memory::rotation(&self.world, &self.clock, &self.entropy);
+        rotation.soak = self.soak;
+        rotation.copies.iter_mut().for_each(|copy| copy.retire = self.retire);
+        rotation
     }
 
     fn lease(&self) -> Lease {
@@ -185,10 +191,36 @@ fn a_clean_run_makes_no_call_too_many() {
     insta::assert_snapshot!(calls);
 }
 
+/// A person who reads the history sees by its mark that one password went everywhere.
+#[test]
+fn the_journal_names_the_password_that_was_promoted_and_published() {
+    let lab = Lab::new();
+    let (run, _) = lab.process(None, None).unwrap();
+    let state = lab.state(run);
+    let mark = |kind: &str| state.outcome_of(kind).unwrap().fingerprint.clone();
+    assert!(mark("stage").is_some());
+    assert_eq!((mark("promote"), mark("publish")), (mark("stage"), mark("stage")));
+}
+
+#[test]
+fn the_version_that_was_replaced_is_taken_out_of_use_where_the_policy_says_so() {
+    let retired = |lab: &Lab| {
+        lab.process(None, None).unwrap();
+        let mut calls = lab.world.state().calls.clone();
+        calls.retain(|call| call.contains("retire"));
+        calls.sort();
+        calls
+    };
+    assert_eq!(retired(&Lab::new()), Vec::<String>::new());
+    let lab = Lab { retire: true, ..Lab::new() };
+    assert_eq!(retired(&lab), ["memory:password.retire 1", "memory:url.retire 1"]);
+    lab.everything_is_new();
+}
+
 #[test]
 fn every_call_may_fail_before_its_effect_or_lose_its_answer() {
     for call in 0..calls_of_a_clean_run() {
-        for fault in [Fault::Before, Fault::After] {
+        for fault in [Fault::Before, Fault::Lost, Fault::After] {
             let lab = Lab::new();
             lab.world.state().faults.insert(call, fault);
             let (run, end) = lab.process(None, None).unwrap();
@@ -238,7 +270,7 @@ fn the_process_may_die_anywhere_and_the_next_one_may_meet_any_fault() {
     let mut died = 0;
     for dies_at in 0..calls {
         for second in (dies_at..dies_at + calls).map(Some).chain([None]) {
-            for fault in [Fault::Before, Fault::After] {
+            for fault in [Fault::Before, Fault::Lost, Fault::After] {
                 let lab = Lab::new();
                 let result = lab.process(None, Some(dies_at));
                 lab.somebody_can_log_in();

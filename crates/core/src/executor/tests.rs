@@ -9,10 +9,32 @@ use crate::env::testing::{ManualClock, SeededEntropy};
 use crate::ids::{CopyId, Environment};
 use crate::journal::MemoryJournal;
 use crate::lease::Generation;
-use crate::observer::Unobserved;
+use crate::observer::{Observer, Progress, Unobserved};
 use crate::plan::{self, Plan, StrategyName};
 
 const HOUR: u64 = 3600;
+
+/// Writes down what it hears.
+#[derive(Default)]
+struct Heard(Mutex<Vec<String>>);
+
+impl Observer for Heard {
+    fn notice(&self, _: Timestamp, environment: &Environment, _: RunId, progress: &Progress<'_>) {
+        let news = match progress {
+            Progress::RunStarted { resumed, .. } => format!("started, resumed: {resumed}"),
+            Progress::StepStarted { step, attempt } => format!("{} begins try {attempt}", step.id),
+            Progress::StepFailed { step, retry_in, .. } => {
+                format!("{} fails, tried again: {}", step.id, retry_in.is_some())
+            }
+            Progress::StepFinished { step, outcome, elapsed } => {
+                format!("{}: {:?} in {elapsed:?}", step.id, outcome.effect)
+            }
+            Progress::RunEnded { end } => format!("ended: {end:?}"),
+            other => format!("{other:?}"),
+        };
+        self.0.lock().unwrap().push(format!("{environment}: {news}"));
+    }
+}
 
 /// Fails as it is told, one failure after the other, then succeeds; remembers when it was asked.
 struct Scripted {
@@ -43,20 +65,29 @@ impl Scripted {
 
     /// A run of this one step.
     fn run(&self, action: Action) -> (End, RunState) {
+        self.run_plan(plan(vec![action]), &Unobserved, &|| false)
+    }
+
+    /// A run that somebody watches, and may stop.
+    fn run_plan(
+        &self,
+        plan: Plan,
+        observer: &dyn Observer,
+        stop: &(dyn Fn() -> bool + Send + Sync),
+    ) -> (End, RunState) {
         let (journal, entropy) = (MemoryJournal::default(), SeededEntropy::new(3));
         let executor = Executor {
             journal: &journal,
             world: self,
             clock: &self.clock,
             entropy: &entropy,
-            observer: &Unobserved,
+            observer,
             patience: Patience::default(),
-            stop: &|| false,
+            stop,
         };
         let (environment, generation) = (Environment::from("test"), Generation(1));
         let lease = Lease { environment: environment.clone(), generation, expires_at: self.clock.now() };
         journal.fence(&lease);
-        let plan = plan(action);
         let (operator, version) = ("somebody".into(), "test".into());
         let start = Start { plan, generation, operator, ticket: None, version };
         let whole = async {
@@ -68,8 +99,8 @@ impl Scripted {
     }
 }
 
-/// A plan of this one step.
-fn plan(action: Action) -> Plan {
+/// A plan of these steps, none of which waits for another.
+fn plan(actions: Vec<Action>) -> Plan {
     Plan {
         format: plan::FORMAT,
         environment: Environment::from("test"),
@@ -77,14 +108,14 @@ fn plan(action: Action) -> Plan {
         target: String::new(),
         authority: String::new(),
         vault: CopyId::from("vault"),
-        steps: vec![Step::new(action, Vec::new())],
+        steps: actions.into_iter().map(|action| Step::new(action, Vec::new())).collect(),
     }
 }
 
 #[async_trait]
 impl World for Scripted {
     fn plan(&self) -> Plan {
-        plan(Action::Check)
+        plan(vec![Action::Check])
     }
 
     async fn perform(&self, _: &Step, _: &RunState) -> Result<Outcome> {
@@ -183,4 +214,63 @@ fn the_pending_password_is_dropped_as_patiently() {
     assert!(matches!(end, End::Failed(_)), "{end:?}");
     let pauses = world.pauses();
     assert_eq!([pauses[1], pauses[2], pauses[4]], [60, 120, 60].map(seconds_of));
+}
+
+#[test]
+fn a_vault_that_keeps_failing_is_not_asked_forever_to_drop_the_pending_password() {
+    let failures = std::iter::once(Error::new(Kind::Forbidden, "write")).chain(vec![lost(); 100]);
+    let world = Scripted::new(failures.collect());
+    let (end, state) = world.run(Action::Stage);
+    let End::Parked(steps) = end else { panic!("{end:?}") };
+    assert_eq!(steps[0].0, StepId::from("discard"));
+    assert_eq!(world.asked.lock().unwrap().len(), 1 + 5, "the write, and as many tries as a step has");
+    assert_eq!((state.phase, state.outcome), (Phase::Aborting, None));
+}
+
+#[test]
+fn a_refused_login_is_tried_seldom_and_far_apart() {
+    let world = Scripted::new(vec![Error::new(Kind::Refused, "log in").later(None); 100]);
+    let (end, _) = world.run(Action::Prove);
+    assert!(matches!(end, End::Failed(_)), "{end:?}");
+    let pauses = world.pauses();
+    assert_eq!(pauses.len(), 3, "four logins, and no fifth that would lock somebody out");
+    for (pause, longest) in std::iter::zip(pauses, [2, 4, 8].map(seconds_of)) {
+        assert!(pause >= longest / 2 && pause <= longest, "{:?}", world.pauses());
+    }
+}
+
+#[test]
+fn the_longest_wait_is_still_waited_for() {
+    let longest = Patience::default().longest_told;
+    let world = Scripted::new(vec![throttled(longest.as_secs())]);
+    let (end, _) = world.run(Action::Prove);
+    assert!(matches!(end, End::Done), "{end:?}");
+    assert_eq!(world.pauses(), [longest]);
+}
+
+/// Parked is for a run in which nothing is left to do without a person.
+#[test]
+fn a_run_that_is_stopped_before_its_last_step_is_not_parked() {
+    let world = Scripted::new(vec![throttled(HOUR).unknown()]);
+    let asked = || !world.asked.lock().unwrap().is_empty();
+    let steps = plan(vec![Action::Install, Action::Soak { seconds: HOUR }]);
+    let (end, state) = world.run_plan(steps, &Unobserved, &asked);
+    assert!(matches!(end, End::Stopped), "{end:?}");
+    assert_eq!(state.status(&"install".into()), StepStatus::Parked);
+    assert_eq!((state.phase, state.status(&"soak".into())), (Phase::Running, StepStatus::InFlight));
+}
+
+#[test]
+fn who_watches_hears_of_every_try_and_of_the_end() {
+    let (world, heard) = (Scripted::new(vec![lost()]), Heard::default());
+    world.run_plan(plan(vec![Action::Prove]), &heard, &|| false);
+    let news = [
+        "test: started, resumed: false",
+        "test: prove begins try 1",
+        "test: prove fails, tried again: true",
+        "test: prove begins try 2",
+        "test: prove: Changed in 0ns",
+        "test: ended: Done",
+    ];
+    assert_eq!(*heard.0.lock().unwrap(), news);
 }

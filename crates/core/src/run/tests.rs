@@ -275,10 +275,11 @@ fn a_run_remembers_what_it_did_and_when() {
     let published = at(run.0.next_seq);
     run.start("publish/store:one").finish("publish/store:one", Outcome::changed().version(Some("v7".into())));
     assert_eq!(run.0.versions(), BTreeMap::from([("store:one".into(), "v7".into())]));
+    assert_eq!(run.0.outcome_of("publish").unwrap().version, Some("v7".into()), "of its own kind");
     assert_eq!(run.0.changing_since(), Some(published), "the first of them");
     run.done(&["publish/store:two"]);
     assert_eq!(run.0.in_use_since(), Some(at(run.0.next_seq - 1)), "the last of them");
-    assert_eq!(run.0.outcome_of("install"), Some(&Outcome::changed()));
+    assert_eq!((run.0.outcome_of("install"), run.0.outcome_of("soak")), (Some(&Outcome::changed()), None));
     run.done(&["activate/app"]);
     assert_eq!(run.0.in_use_since(), Some(at(run.0.next_seq - 1)));
     assert_eq!(run.0.window_ms(), None, "nothing has proven it yet");

@@ -424,4 +424,15 @@ mod tests {
         assert!(lost.len() == 1 && lost[0].what.contains("\"POS-1\""), "{lost:?}");
         assert_eq!(lost[0].severity, Severity::Warning);
     }
+
+    #[test]
+    fn what_stands_in_the_way_is_named_and_what_does_not_is_not() {
+        let rotation = rotation();
+        let blocks = Finding::new(Severity::Blocks, "vault", "it is sealed").mend("unseal it");
+        let warning = Finding::new(Severity::Warning, "ticket", "nobody takes it").mend("use another");
+        let report = Report { findings: vec![blocks, warning], ..Report::default() };
+        let error = refusal(&rotation, &report);
+        assert_eq!(error.causes(), ["vault: it is sealed"]);
+        assert_eq!(error.hints(), ["unseal it"]);
+    }
 }
