@@ -25,6 +25,8 @@ OUT = ROOT / "target" / "mutants"
 LINE = re.compile(r"^- `(?P<mutant>[^`]+)`: (?P<reason>.+)$", re.MULTILINE)
 # Everything built, nothing tested; and the statuses that only say that something survived or took too long.
 JUDGED_HERE = (0, 2, 3)
+# What a rotation means, and where a journal lives. The providers' promises are their vendors' quirks, which the contract
+# tests and `make fidelity` hold; mutants of them would each want a server.
 # By package: the tests that a mutant of it meets, rung by rung, as packages and options of `cargo test`. The
 # documentation's examples only compile, so they are on none.
 SIMULATED = (["pgrotate-sim"], ["--test", "promises"])
@@ -33,7 +35,7 @@ LADDERS = {
     "pgrotate-core": [(["pgrotate-core"], ["--lib", "--test", "faults"]), SIMULATED, (["pgrotate-engine"], QUICK)],
     "pgrotate-engine": [(["pgrotate-engine"], ["--lib", *QUICK]), (["pgrotate-engine"], ["--test", "damage"])],
 }
-# What a debugger would read is a third of the time, and a target folder that outlives the copy of the tree on which
+# Nobody debugs a mutant; and a target folder that outlives the copy of the tree on which
 # cargo-mutants works keeps the dependencies built.
 ENVIRONMENT = {**os.environ, "CARGO_PROFILE_DEV_DEBUG": "none", "CARGO_TARGET_DIR": str(OUT / "built")}
 
@@ -45,7 +47,7 @@ def plain(name: str) -> str:
 
 def found(options: list[str]) -> list[dict]:
     """The mutants that there are."""
-    command = ["cargo", "mutants", "--list", "--json", *options]
+    command = ["cargo", "mutants", "--list", "--json", *(f"--package={package}" for package in LADDERS), *options]
     return json.loads(subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True).stdout or "[]")
 
 
