@@ -49,7 +49,10 @@ impl Person {
     /// What somebody starts who does not know that a process is at work.
     pub(crate) fn rival(network: &Network) -> Command {
         let newest = network.world.lock().witness.runs().last();
-        newest.map_or(Command::Rotate, |(run, _)| Command::Resume(run))
+        match newest {
+            Some((run, _)) if network.dice.in_thousand(700) => Command::Resume(run),
+            _ => Command::Rotate,
+        }
     }
 
     /// How the runs ended, newest first.

@@ -39,6 +39,16 @@ impl Witness {
         self.begun.iter().map(|begun| (begun.run, begun.outcome))
     }
 
+    /// Whether a run is not over, but for the one that this leads back from, and those that others have taken back.
+    fn is_open(&self, back: Option<&Back>) -> bool {
+        let takes_back = |begun: &Begun, run: RunId| begun.back.as_ref().is_some_and(|back| back.run == run);
+        let nothing = |begun: &Begun| matches!(begun.outcome, Some(RunOutcome::Failed | RunOutcome::Aborted));
+        let overtaken = |run: RunId| self.begun.iter().any(|begun| takes_back(begun, run) && !nothing(begun));
+        self.begun.iter().any(|begun| {
+            begun.outcome.is_none() && back.is_none_or(|back| back.run != begun.run) && !overtaken(begun.run)
+        })
+    }
+
     /// A password has been made.
     pub(crate) fn learns(&mut self, password: &str) {
         if !self.known.iter().any(|known| known == password) {
@@ -82,6 +92,9 @@ impl World {
         }
         match &record.event {
             Event::RunStarted(start) => {
+                if self.witness.is_open(start.plan.back()) {
+                    self.breaks("3: a run begins, and another one is not over");
+                }
                 let back = start.plan.back().cloned();
                 let before = self.safe.current.as_ref().map(|kept| kept.password.clone()).unwrap_or_default();
                 let picture = self.picture();
