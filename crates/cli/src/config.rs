@@ -39,6 +39,7 @@ use pgrotate_providers::azure::Accounts;
 use pgrotate_providers::credentials::Credentials;
 use pgrotate_providers::http::Client;
 use pgrotate_providers::looks::Looks;
+use pgrotate_providers::shared;
 
 use binding::{Parts, Tables};
 use environments::Named;
@@ -102,8 +103,8 @@ impl Config {
     /// # Errors
     /// Everything that is wrong with it, each mistake with its place.
     pub(crate) fn load(path: &Path) -> Result<Self, Report> {
-        let text = std::fs::read_to_string(path).map_err(|error| unreadable(path, &files::why(&error)))?;
-        Self::parse(path, text)
+        let text = shared::read_small_text(path).map_err(|error| unreadable(path, &shared::why(&error)))?;
+        Self::parse(path, text.to_string())
     }
 
     /// The same for a text that is not in the file yet.

@@ -6,17 +6,25 @@
 
 #![forbid(unsafe_code)]
 
+#[cfg(feature = "providers")]
 mod answers;
+#[cfg(feature = "providers")]
 mod config;
+#[cfg(feature = "providers")]
 mod env_file;
 mod journal;
+#[cfg(feature = "providers")]
 mod scram;
 mod url;
 
+#[cfg(feature = "providers")]
 pub use answers::answers;
+#[cfg(feature = "providers")]
 pub use config::config;
+#[cfg(feature = "providers")]
 pub use env_file::env_file;
 pub use journal::journal;
+#[cfg(feature = "providers")]
 pub use scram::scram;
 pub use url::url;
 

@@ -1,5 +1,5 @@
 //! Any password as a SCRAM verifier, held against a client that logs in with it; and any text as what a server says:
-//! `PASSWORD \n SERVER FIRST \n SERVER FINAL`.
+//! `PASSWORD \n SERVER FIRST \n SERVER FINAL`, in which the byte 1 stands for the client's nonce.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -20,16 +20,27 @@ pub fn scram(input: &[u8]) {
     let server = Server::read(&verifier).expect("a verifier has PostgreSQL's form");
     server.lets_in(password);
     if let Some(first) = parts.next().filter(|first| is_quick(first)) {
-        let mut client = ScramSha256::new(password.as_bytes(), ChannelBinding::unsupported());
-        if client.update(first.as_bytes()).is_ok() {
-            let _ = client.finish(parts.next().unwrap_or_default().as_bytes());
-        }
+        hostile(password, first, parts.next().unwrap_or_default());
     }
 }
 
-/// A server may ask for four thousand million rounds, which take an hour and find nothing.
+/// What any server says, to a client that logs in to it.
+fn hostile(password: &str, first: &str, last: &str) {
+    let mut client = ScramSha256::new(password.as_bytes(), ChannelBinding::unsupported());
+    let nonce = text(client.message()).split_once("r=").expect("the client has a nonce").1.to_owned();
+    if client.update(first.replace('\u{1}', &nonce).as_bytes()).is_ok() {
+        let _ = client.finish(last.as_bytes());
+    }
+}
+
+/// A client hashes up to 100 000 rounds for a server, which take long and find nothing; it has to refuse more.
 fn is_quick(first: &str) -> bool {
-    !first.split("i=").skip(1).any(|rest| rest.bytes().take_while(u8::is_ascii_digit).count() > 4)
+    let rounds = |rest: &str| rest[..rest.bytes().take_while(u8::is_ascii_digit).count()].parse::<u64>();
+    !first
+        .split("i=")
+        .skip(1)
+        .filter_map(|rest| rounds(rest).ok())
+        .any(|rounds| (10_000..=100_000).contains(&rounds))
 }
 
 /// What a server keeps of a password.

@@ -10,6 +10,8 @@ use std::path::Path;
 
 use pgrotate_core::{Error, Kind, Result, Secret};
 
+use crate::shared;
+
 /// Looks up credentials by the name of their variable.
 #[derive(Debug, Default)]
 pub struct Credentials {
@@ -30,14 +32,12 @@ impl Credentials {
         let refuse = |why: String| {
             Error::new(Kind::Config, format!("read the credentials file {}", path.display())).because(why)
         };
-        let metadata = std::fs::metadata(path).map_err(|error| refuse(error.kind().to_string()))?;
+        let metadata = std::fs::metadata(path).map_err(|error| refuse(shared::why(&error)))?;
         if metadata.mode() & 0o077 != 0 {
             return Err(refuse("others than its owner may read it".into())
                 .hint(format!("chmod 600 {}", path.display())));
         }
-        let text = zeroize::Zeroizing::new(
-            std::fs::read_to_string(path).map_err(|error| refuse(error.kind().to_string()))?,
-        );
+        let text = shared::read_small_text(path).map_err(|error| refuse(shared::why(&error)))?;
         let lines =
             text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty() && !line.starts_with('#'));
         let file = lines
@@ -99,6 +99,17 @@ mod tests {
     fn a_file_that_others_may_read_is_refused() {
         let file = file(0o640, "X=y");
         assert!(Credentials::with_file(file.path()).unwrap_err().hints()[0].starts_with("chmod 600"));
+    }
+
+    #[test]
+    fn what_is_no_credentials_file_is_not_read_to_its_end() {
+        let why = |text: &str| Credentials::with_file(file(0o600, text).path()).unwrap_err().to_string();
+        let whole = format!("#{}\n", "-".repeat((1 << 20) - 2));
+        assert!(Credentials::with_file(file(0o600, &whole).path()).is_ok());
+        assert!(
+            why(&format!("{whole}\n"))
+                .ends_with("larger than 1 MiB, which is hardly the file that was meant")
+        );
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! What the providers of one environment share: connections, credentials, settings of vendors.
 
+use std::io::{self, Read};
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -8,6 +9,7 @@ use pgrotate_core::database_url::Target;
 use pgrotate_core::env::Clock;
 use pgrotate_core::{Environment, Error, Kind, Result};
 use serde::Deserialize;
+use zeroize::Zeroizing;
 
 use crate::azure::Accounts;
 use crate::credentials::Credentials;
@@ -53,6 +55,44 @@ pub fn resolve(base: &Path, text: &str) -> PathBuf {
     match (text.strip_prefix("~/"), std::env::var_os("HOME")) {
         (Some(rest), Some(home)) => PathBuf::from(home).join(rest),
         _ => base.join(text),
+    }
+}
+
+/// More than certificates, keys and credentials take; all CAs that a system trusts are a fifth of it.
+const LARGEST: u64 = 1 << 20;
+
+/// Reads a file that is named in the configuration. A device has no end, and a wrong path may lead to a disk's image.
+///
+/// # Errors
+/// As the system says; [`io::ErrorKind::FileTooLarge`] for more than 1 MiB.
+pub fn read_small(path: &Path) -> io::Result<Zeroizing<Vec<u8>>> {
+    let mut bytes = Zeroizing::new(Vec::new());
+    std::fs::File::open(path)?.take(LARGEST + 1).read_to_end(&mut bytes)?;
+    match bytes.len() as u64 > LARGEST {
+        true => Err(io::ErrorKind::FileTooLarge.into()),
+        false => Ok(bytes),
+    }
+}
+
+/// Reads such a file as a text.
+///
+/// # Errors
+/// As [`read_small`]; [`io::ErrorKind::InvalidData`] if it is not UTF-8.
+pub fn read_small_text(path: &Path) -> io::Result<Zeroizing<String>> {
+    let bytes = read_small(path)?;
+    let text = std::str::from_utf8(&bytes).map_err(|_| io::ErrorKind::InvalidData)?;
+    Ok(Zeroizing::new(text.to_owned()))
+}
+
+/// Why such a file can't be read.
+pub fn why(error: &io::Error) -> String {
+    match error.kind() {
+        io::ErrorKind::NotFound => "there is no such file".into(),
+        io::ErrorKind::InvalidData => "it is not UTF-8 text".into(),
+        io::ErrorKind::FileTooLarge => {
+            "it is larger than 1 MiB, which is hardly the file that was meant".into()
+        }
+        kind => kind.to_string(),
     }
 }
 

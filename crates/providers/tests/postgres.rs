@@ -217,6 +217,8 @@ async fn another_machine_is_never_reached_without_tls() {
 /// What a scripted server does after a client's startup message.
 #[derive(Clone, Copy)]
 enum Script {
+    /// Wants the password hashed so many times, and refuses it.
+    Rounds(u32),
     /// Refuses TLS.
     NoTls,
     /// Says no at once, with this SQLSTATE.
@@ -242,6 +244,7 @@ async fn play(stream: &mut tokio::net::TcpStream, script: Script) -> std::io::Re
     let mut startup = vec![0; stream.read_u32().await? as usize - 4];
     stream.read_exact(&mut startup).await?;
     match script {
+        Script::Rounds(rounds) => return ask_for_rounds(stream, rounds).await,
         Script::NoTls => return stream.write_all(b"N").await,
         Script::Fails(state) => return stream.write_all(&failure(state)).await,
         Script::HangsUp | Script::EndsWith(_) => {}
@@ -259,6 +262,20 @@ async fn play(stream: &mut tokio::net::TcpStream, script: Script) -> std::io::Re
         Script::EndsWith(state) => stream.write_all(&failure(state)).await,
         _ => Ok(()),
     }
+}
+
+/// SCRAM, as far as a client has to compute something.
+async fn ask_for_rounds(stream: &mut tokio::net::TcpStream, rounds: u32) -> std::io::Result<()> {
+    let says = |kind: u32, body: &[u8]| message(b'R', &[&kind.to_be_bytes()[..], body].concat());
+    stream.write_all(&says(10, b"SCRAM-SHA-256\0\0")).await?;
+    stream.read_u8().await?;
+    let mut first = vec![0; stream.read_u32().await? as usize - 4];
+    stream.read_exact(&mut first).await?;
+    let first = String::from_utf8_lossy(&first);
+    let nonce = first.split_once("r=").unwrap().1;
+    stream.write_all(&says(11, format!("r={nonce}more,s=c2FsdA==,i={rounds}").as_bytes())).await?;
+    question(stream).await?;
+    stream.write_all(&failure("28P01")).await
 }
 
 async fn question(stream: &mut tokio::net::TcpStream) -> std::io::Result<()> {
@@ -285,6 +302,23 @@ async fn what_ends_a_change_halfway_leaves_it_open() {
     let refused = shared(scripted(Script::EndsWith("22023")).await, TlsMode::Disable, None);
     let error = install(refused, PASSWORD, NEXT).await.unwrap_err();
     assert_eq!((error.kind(), error.retry()), (Kind::Rejected, Retry::Never), "{error}");
+}
+
+/// Nothing ends the hashing once it has begun: 4 294 967 295 rounds would take an hour, whatever a login's time is.
+#[tokio::test]
+async fn a_server_that_wants_hours_of_hashing_is_refused() {
+    let wants = async |rounds| {
+        let shared = shared(scripted(Script::Rounds(rounds)).await, TlsMode::Disable, None);
+        login(shared, PASSWORD).await
+    };
+    assert_eq!(wants(4096).await, Ok(Login::Refused), "this much is hashed, and sent");
+    for rounds in [100_001, u32::MAX] {
+        let began = std::time::Instant::now();
+        let error = wants(rounds).await.unwrap_err();
+        assert!(began.elapsed() < std::time::Duration::from_secs(10));
+        assert_eq!((error.kind(), error.retry()), (Kind::BadState, Retry::Never), "{error}");
+        assert!(error.to_string().contains("more than 100 000 times"), "{error}");
+    }
 }
 
 #[tokio::test]

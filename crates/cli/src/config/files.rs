@@ -40,20 +40,11 @@ pub(super) fn certificate(base: &Path, named: Option<&Placed<String>>) -> Result
         let problem = Problem::new(format!("cannot read the CA file {}: {why}", path.display()));
         problem.at(&named.at, "named here")
     };
-    let pem = std::fs::read(&path).map_err(|error| refuse(&why(&error)))?;
+    let pem = shared::read_small(&path).map_err(|error| refuse(&shared::why(&error)))?;
     const MARK: &[u8] = b"-----BEGIN CERTIFICATE-----";
     match pem.windows(MARK.len()).any(|part| part == MARK) {
-        true => Ok(Some(pem)),
+        true => Ok(Some(pem.to_vec())),
         false => Err(refuse("it has no certificate in PEM form")),
-    }
-}
-
-/// Why a file can't be read.
-pub(super) fn why(error: &std::io::Error) -> String {
-    match error.kind() {
-        std::io::ErrorKind::NotFound => "there is no such file".into(),
-        std::io::ErrorKind::InvalidData => "it is not UTF-8 text".into(),
-        kind => kind.to_string(),
     }
 }
 

@@ -229,6 +229,21 @@ fn a_named_file_is_taken_and_a_missing_one_is_said() {
 }
 
 #[test]
+fn a_file_without_an_end_is_no_ca_file() {
+    for (key, named) in [
+        ("ca_file = \"/dev/zero\"\n", ""),
+        ("", "tls = { mode = \"verify-full\", ca_file = \"/dev/zero\" }\n"),
+    ] {
+        let text = format!("{key}{GOOD}").replace("host = \"db", &format!("{named}host = \"db"));
+        let config = Config::parse_with(Path::new("x.toml"), text, &Fakes).unwrap();
+        let report = config.rotation(&Environment::from("dev"), deps()).err().expect("it is refused");
+        let said = shown_in(1_000, &report);
+        assert!(said.contains("cannot read the CA file /dev/zero: it is larger than 1 MiB"), "{said}");
+        assert!(said.contains("named here"), "{said}");
+    }
+}
+
+#[test]
 fn files_that_the_configuration_names_count_from_it() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("pgrotate.toml");

@@ -24,6 +24,7 @@ use serde_json::json;
 use zeroize::Zeroizing;
 
 use crate::credentials::Credentials;
+use crate::shared;
 
 /// Variables with the key itself, and with the name of its file.
 const KEY: &str = "GITHUB_APP_PRIVATE_KEY";
@@ -88,11 +89,11 @@ impl App {
             (Some(key), _) => (Zeroizing::new(key.expose().replace("\\n", "\n")), KEY.to_owned()),
             (None, Some(file)) => {
                 let path = resolve(&file);
-                let text = std::fs::read_to_string(&path).map_err(|error| {
-                    refuse(format!("the key's file {}: {}", path.display(), error.kind()))
+                let text = shared::read_small_text(&path).map_err(|error| {
+                    refuse(format!("the key's file {}: {}", path.display(), shared::why(&error)))
                         .hint(format!("{KEY_FILE} names the file with the App's private key"))
                 })?;
-                (Zeroizing::new(text), path.display().to_string())
+                (text, path.display().to_string())
             }
             (None, None) => {
                 return Err(refuse(format!("app_id is set, and neither {KEY} nor {KEY_FILE} is")).hint(

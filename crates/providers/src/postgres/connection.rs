@@ -18,7 +18,7 @@ use tokio_postgres_rustls::MakeRustlsConnect;
 
 use crate::files;
 use crate::http::{self, Effect};
-use crate::shared::{Shared, TlsMode};
+use crate::shared::{self, Shared, TlsMode};
 
 /// The name under which our sessions appear in `pg_stat_activity` and the server's log.
 const APPLICATION_NAME: &str = "pgrotate";
@@ -99,12 +99,14 @@ impl Connector {
                     Some(file) => {
                         let path = self.shared.path(&file.to_string_lossy());
                         let operation = format!("read the CA file {}", path.display());
-                        let read = move || std::fs::read(&path).map_err(|e| files::classify(&e, &operation));
+                        let refuse =
+                            move |why: String| Error::new(Kind::Config, operation.clone()).because(why);
+                        let read = move || shared::read_small(&path).map_err(|e| refuse(shared::why(&e)));
                         Some(files::blocking(read).await?)
                     }
                     None => None,
                 };
-                let extra = own.as_deref().or(self.shared.ca.as_deref());
+                let extra = own.as_deref().map(Vec::as_slice).or(self.shared.ca.as_deref());
                 Ok(MakeRustlsConnect::new(http::tls_config(extra)?))
             })
             .await
@@ -303,6 +305,13 @@ fn of_connection(error: &tokio_postgres::Error, effect: Effect, target: &Target,
     if text.starts_with("error performing TLS") && cause.contains("does not support TLS") {
         return refuse(Kind::BadState, format!("{host}: the server offers no TLS"))
             .hint("switch `ssl` on at the server; tls = { mode = \"disable\" } is for a server on this very machine");
+    }
+    if cause.contains("iteration count exceeds") {
+        return refuse(
+            Kind::BadState,
+            format!("{host}: it wants the password hashed more than 100 000 times, which could take hours"),
+        )
+        .hint("set the password anew as an administrator, with `scram_iterations` = 100000 or less");
     }
     if text.starts_with("authentication error") {
         return refuse(Kind::Unauthenticated, format!("{host}: it asks for a way to log in other than SCRAM, MD5 or a password, or can't prove that it knows the role's password"))

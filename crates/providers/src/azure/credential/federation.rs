@@ -4,6 +4,8 @@
 //! `id-token: write` asks GitHub for one, at an address and with a token of its own that are in its
 //! environment; without the permission there is neither.
 
+use std::path::Path;
+
 use async_trait::async_trait;
 use azure_identity::ClientAssertion;
 use base64::Engine as _;
@@ -17,6 +19,7 @@ use zeroize::Zeroizing;
 use super::SIGN_IN;
 use super::source::Issued;
 use crate::http::{self, Effect};
+use crate::shared;
 
 /// A token that speaks for an application. It is fetched anew for each sign-in: it lives shorter
 /// than what it is exchanged for.
@@ -75,8 +78,7 @@ fn from_file(path: &str) -> Result<Secret> {
             .because(format!("AZURE_FEDERATED_TOKEN_FILE: its token file can't be used: {path}: {why}"))
             .hint("whoever runs this (a cluster's workload identity, a CI system) has to put a token there")
     };
-    let text = std::fs::read_to_string(path).map_err(|error| refuse(error.kind().to_string()))?;
-    let text = Zeroizing::new(text);
+    let text = shared::read_small_text(Path::new(path)).map_err(|error| refuse(shared::why(&error)))?;
     let token = text.trim();
     if token.is_empty() { Err(refuse("it is empty".into())) } else { Ok(Secret::new(token)) }
 }
