@@ -312,7 +312,7 @@ fn a_credentials_file_for_all_is_looked_at_while_loading() {
     let report = parse(&text).err().expect("it is refused");
     let shown = shown_in(1_000, &report).replace(&folder.display().to_string(), "DIR");
     insta::assert_snapshot!(shown, @r#"
-     x cannot read the credentials file DIR/missing-credentials: entity not found
+     x cannot read the credentials file DIR/missing-credentials: there is no such file
       ,-[pgrotate.toml:1:20]
     1 | credentials_file = "missing-credentials"
       :                    ^^^^^^^^^^|^^^^^^^^^^
