@@ -30,6 +30,11 @@ pub enum StepStatus {
     Done,
 }
 
+impl StepStatus {
+    /// All of them: a table that is walked through has to be whole.
+    pub const ALL: [Self; 5] = [Self::Waiting, Self::InFlight, Self::Failed, Self::Parked, Self::Done];
+}
+
 /// What an event does to a step.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum StepMove {
@@ -43,6 +48,11 @@ pub enum StepMove {
     Park,
 }
 
+impl StepMove {
+    /// All of them: a table that is walked through has to be whole.
+    pub const ALL: [Self; 4] = [Self::Start, Self::Finish, Self::Fail, Self::Park];
+}
+
 /// Where the run as a whole stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Phase {
@@ -54,6 +64,11 @@ pub enum Phase {
     Aborting,
     /// Over.
     Finished,
+}
+
+impl Phase {
+    /// All of them: a table that is walked through has to be whole.
+    pub const ALL: [Self; 4] = [Self::Running, Self::Parked, Self::Aborting, Self::Finished];
 }
 
 /// What an event does to the run.
@@ -71,6 +86,12 @@ pub enum PhaseMove {
     Complete,
     /// [`Event::RunFinished`] with another outcome.
     CallOff,
+}
+
+impl PhaseMove {
+    /// All of them: a table that is walked through has to be whole.
+    pub const ALL: [Self; 6] =
+        [Self::Resume, Self::Step, Self::Park, Self::Abort, Self::Complete, Self::CallOff];
 }
 
 /// The table of legal transitions of a step.
@@ -415,7 +436,23 @@ impl RunState {
     }
 }
 
-fn phase_move(event: &Event) -> PhaseMove {
+/// What an event does to a step, if it is one of a step.
+pub fn step_move(event: &Event) -> Option<(&StepId, StepMove)> {
+    match event {
+        Event::StepStarted { step, .. } => Some((step, StepMove::Start)),
+        Event::StepFinished { step, .. } => Some((step, StepMove::Finish)),
+        Event::StepFailed { step, .. } => Some((step, StepMove::Fail)),
+        Event::StepParked { step } => Some((step, StepMove::Park)),
+        Event::RunStarted(_)
+        | Event::RunResumed { .. }
+        | Event::RunParked
+        | Event::AbortStarted { .. }
+        | Event::RunFinished { .. } => None,
+    }
+}
+
+/// What an event does to the run.
+pub fn phase_move(event: &Event) -> PhaseMove {
     match event {
         Event::RunResumed { .. } => PhaseMove::Resume,
         Event::RunParked => PhaseMove::Park,

@@ -3,8 +3,10 @@
 use std::collections::BTreeMap;
 
 use pgrotate_core::RunId;
-use pgrotate_core::journal::{Event, Record, RunOutcome};
-use pgrotate_core::run::{Phase, PhaseMove, RunState, StepMove, StepStatus, next_phase, next_step};
+use pgrotate_core::journal::Record;
+use pgrotate_core::run::{
+    Phase, PhaseMove, RunState, StepMove, StepStatus, next_phase, next_step, phase_move, step_move,
+};
 
 /// How often each transition was taken.
 #[derive(Clone, Debug, Default)]
@@ -52,51 +54,21 @@ impl Moves {
 
     /// The legal transitions that were never taken.
     pub fn missing(&self) -> Vec<String> {
-        use StepStatus::{Done, Failed, InFlight, Parked, Waiting};
         let mut missing = Vec::new();
-        for status in [Waiting, InFlight, Failed, Parked, Done] {
-            for step_move in [StepMove::Start, StepMove::Finish, StepMove::Fail, StepMove::Park] {
-                if next_step(status, step_move).is_some() && !self.steps.contains_key(&(status, step_move)) {
-                    missing.push(format!("step {status:?} {step_move:?}"));
+        for status in StepStatus::ALL {
+            for by in StepMove::ALL {
+                if next_step(status, by).is_some() && !self.steps.contains_key(&(status, by)) {
+                    missing.push(format!("step {status:?} {by:?}"));
                 }
             }
         }
-        for phase in [Phase::Running, Phase::Parked, Phase::Aborting, Phase::Finished] {
-            for phase_move in [
-                PhaseMove::Resume,
-                PhaseMove::Step,
-                PhaseMove::Park,
-                PhaseMove::Abort,
-                PhaseMove::Complete,
-                PhaseMove::CallOff,
-            ] {
-                if next_phase(phase, phase_move).is_some() && !self.phases.contains_key(&(phase, phase_move))
-                {
-                    missing.push(format!("run {phase:?} {phase_move:?}"));
+        for phase in Phase::ALL {
+            for by in PhaseMove::ALL {
+                if next_phase(phase, by).is_some() && !self.phases.contains_key(&(phase, by)) {
+                    missing.push(format!("run {phase:?} {by:?}"));
                 }
             }
         }
         missing
-    }
-}
-
-fn step_move(event: &Event) -> Option<(&pgrotate_core::StepId, StepMove)> {
-    match event {
-        Event::StepStarted { step, .. } => Some((step, StepMove::Start)),
-        Event::StepFinished { step, .. } => Some((step, StepMove::Finish)),
-        Event::StepFailed { step, .. } => Some((step, StepMove::Fail)),
-        Event::StepParked { step } => Some((step, StepMove::Park)),
-        _ => None,
-    }
-}
-
-fn phase_move(event: &Event) -> PhaseMove {
-    match event {
-        Event::RunResumed { .. } => PhaseMove::Resume,
-        Event::RunParked => PhaseMove::Park,
-        Event::AbortStarted { .. } => PhaseMove::Abort,
-        Event::RunFinished { outcome: RunOutcome::Done } => PhaseMove::Complete,
-        Event::RunFinished { .. } => PhaseMove::CallOff,
-        _ => PhaseMove::Step,
     }
 }

@@ -4,7 +4,7 @@ use futures::FutureExt;
 use pgrotate_core::RunId;
 use pgrotate_core::engine::Engine;
 use pgrotate_core::journal::RunOutcome;
-use pgrotate_core::run::{Phase, RunState};
+use pgrotate_core::run::Phase;
 
 use crate::disk::Desk;
 use crate::network::{Network, Wire};
@@ -93,9 +93,8 @@ impl Person {
     }
 
     fn decides(&self) -> Option<Command> {
-        let open = self.engine.unfinished(None).now_or_never().and_then(Result::ok).unwrap_or_default();
-        if let Some(state) = open.first() {
-            return Some(self.goes_on(state));
+        if let Some(run) = self.wire.network.world.lock().witness.open() {
+            return Some(self.goes_on(run));
         }
         // What came late is dropped, as the next run's check would ask for it.
         if let Some(left) = self.left_pending() {
@@ -110,14 +109,16 @@ impl Person {
         })
     }
 
-    fn goes_on(&self, state: &RunState) -> Command {
+    fn goes_on(&self, run: RunId) -> Command {
         let network = &self.wire.network;
-        let changes_mind =
-            self.changes_mind > 0 && !network.is_well() && network.dice.in_thousand(self.changes_mind);
-        match changes_mind {
-            true if !state.past_point_of_no_return() || self.is_stubborn() => Command::Abort(state.run),
-            true if state.has_promoted() && state.phase == Phase::Parked => Command::Rollback(state.run),
-            _ => Command::Resume(state.run),
+        if network.is_well() || !network.dice.in_thousand(self.changes_mind) {
+            return Command::Resume(run);
+        }
+        let state = self.engine.state(run).now_or_never().and_then(Result::ok);
+        match state {
+            Some(state) if !state.past_point_of_no_return() || self.is_stubborn() => Command::Abort(run),
+            Some(state) if state.has_promoted() && state.phase == Phase::Parked => Command::Rollback(run),
+            _ => Command::Resume(run),
         }
     }
 

@@ -39,14 +39,13 @@ impl Witness {
         self.begun.iter().map(|begun| (begun.run, begun.outcome))
     }
 
-    /// Whether a run is not over, but for the one that this leads back from, and those that others have taken back.
-    fn is_open(&self, back: Option<&Back>) -> bool {
+    /// The newest run that is not over, but for those that others have taken back.
+    pub(crate) fn open(&self) -> Option<RunId> {
         let takes_back = |begun: &Begun, run: RunId| begun.back.as_ref().is_some_and(|back| back.run == run);
         let nothing = |begun: &Begun| matches!(begun.outcome, Some(RunOutcome::Failed | RunOutcome::Aborted));
         let overtaken = |run: RunId| self.begun.iter().any(|begun| takes_back(begun, run) && !nothing(begun));
-        self.begun.iter().any(|begun| {
-            begun.outcome.is_none() && back.is_none_or(|back| back.run != begun.run) && !overtaken(begun.run)
-        })
+        let open = |begun: &&Begun| begun.outcome.is_none() && !overtaken(begun.run);
+        self.begun.iter().rev().find(open).map(|begun| begun.run)
     }
 
     /// A password has been made.
@@ -92,7 +91,8 @@ impl World {
         }
         match &record.event {
             Event::RunStarted(start) => {
-                if self.witness.is_open(start.plan.back()) {
+                let taken_back = start.plan.back().map(|back| back.run);
+                if self.witness.open().is_some_and(|open| Some(open) != taken_back) {
                     self.breaks("3: a run begins, and another one is not over");
                 }
                 let back = start.plan.back().cloned();

@@ -7,29 +7,16 @@ use crate::ids::Environment;
 use crate::plan::{self, ConsumerOutline, CopyOutline, Outline, VerificationOutline};
 use crate::strategy::in_place;
 
-const STATUSES: [StepStatus; 5] =
-    [StepStatus::Waiting, StepStatus::InFlight, StepStatus::Failed, StepStatus::Parked, StepStatus::Done];
-const MOVES: [StepMove; 4] = [StepMove::Start, StepMove::Finish, StepMove::Fail, StepMove::Park];
-const PHASES: [Phase; 4] = [Phase::Running, Phase::Parked, Phase::Aborting, Phase::Finished];
-const PHASE_MOVES: [PhaseMove; 6] = [
-    PhaseMove::Resume,
-    PhaseMove::Step,
-    PhaseMove::Park,
-    PhaseMove::Abort,
-    PhaseMove::Complete,
-    PhaseMove::CallOff,
-];
-
 /// The whole table in one picture: whatever is not in it is refused.
 #[test]
 fn the_table_of_legal_transitions() {
-    let steps = STATUSES.into_iter().flat_map(|from| {
-        MOVES
+    let steps = StepStatus::ALL.into_iter().flat_map(|from| {
+        StepMove::ALL
             .into_iter()
             .filter_map(move |by| Some(format!("{from:?} --{by:?}--> {:?}", next_step(from, by)?)))
     });
-    let phases = PHASES.into_iter().flat_map(|from| {
-        PHASE_MOVES
+    let phases = Phase::ALL.into_iter().flat_map(|from| {
+        PhaseMove::ALL
             .into_iter()
             .filter_map(move |by| Some(format!("run {from:?} --{by:?}--> {:?}", next_phase(from, by)?)))
     });
@@ -55,8 +42,8 @@ fn the_table_of_legal_transitions() {
 
 #[test]
 fn nothing_follows_the_end() {
-    assert!(PHASE_MOVES.into_iter().all(|by| next_phase(Phase::Finished, by).is_none()));
-    assert!(MOVES.into_iter().all(|by| next_step(StepStatus::Done, by).is_none()));
+    assert!(PhaseMove::ALL.into_iter().all(|by| next_phase(Phase::Finished, by).is_none()));
+    assert!(StepMove::ALL.into_iter().all(|by| next_step(StepStatus::Done, by).is_none()));
 }
 
 // ---------------------------------------------------------------- runs

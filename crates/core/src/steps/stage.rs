@@ -56,16 +56,17 @@ pub(crate) async fn perform(rotation: &Rotation, step: &Step, run: &RunState) ->
 pub(crate) fn previous(rotation: &Rotation, back: &Back, state: &VaultState) -> Result<Secret> {
     let is_meant = |secret: &Secret| rotation.key.fingerprint(secret) == back.to;
     let operation = format!("go back to the password from before the run {}", back.run);
-    let vault = rotation.vault.id();
     if state.current.as_ref().is_some_and(|entry| is_meant(&entry.secret)) {
         return Err(Error::new(Kind::Blocked, operation)
-            .because(format!("{vault} has it as the current one already"))
+            .because("the vault of record has it as the current one already")
             .hint(format!("see which copies disagree: pgrotate status {}", rotation.environment)));
     }
     match &state.previous {
         Some(entry) if is_meant(&entry.secret) => Ok(entry.secret.clone()),
         _ => Err(Error::new(Kind::Blocked, operation)
-            .because(format!("{vault} does not hold it any more: it keeps the last one before the current"))
+            .because(
+                "the vault of record does not hold it any more: it keeps the last one before the current",
+            )
             .hint("only the last change can be taken back; the vault's own history may have older ones")),
     }
 }
