@@ -166,6 +166,7 @@ impl Leases for SqliteStore {
         let work = |transaction: &Transaction<'_>| {
             // No step pays for it: it costs three synchronous writes. Who gives the lease back does.
             layout::empty_the_log_from(transaction, 0)?;
+            let _ = layout::lengthen_the_log(&self.path);
             take(transaction, environment, &self.holder, Timestamp::now())
         };
         lease(&self.change(work, |row| self.witnesses.begin(row))?)

@@ -1,6 +1,8 @@
 //! The layout of the database: how it is made, opened, brought up to date, and told from another.
 
-use std::path::Path;
+use std::fs::OpenOptions;
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use pgrotate_core::{Environment, Error, Kind, Result, RunId};
@@ -13,6 +15,9 @@ use super::witness::{Witness, Witnesses};
 
 /// The number of this layout. A higher one was made by a newer program.
 const LAYOUT: i64 = 2;
+
+/// As many bytes of log as a run of some sixty steps writes, and a half more.
+const A_RUNS_LOG: u64 = 1 << 20;
 
 const TABLES: [(&str, &str); 5] = [
     (
@@ -80,13 +85,34 @@ pub(super) fn open(path: &Path, witnesses: &Witnesses) -> Result<Connection> {
 /// Before SQLite sees it: where the database is empty, SQLite removes the write-ahead log beside it.
 fn refuse_what_is_gone(path: &Path, noted: &[Witness]) -> Result<()> {
     let size = |path: &Path| std::fs::metadata(path).map_or(0, |metadata| metadata.len());
-    let mut log = path.as_os_str().to_owned();
-    log.push("-wal");
-    if size(path) > 0 || (noted.is_empty() && size(Path::new(&log)) == 0) {
+    if size(path) > 0 || (noted.is_empty() && size(&log_beside(path)) == 0) {
         return Ok(());
     }
     let of = noted.first().map(|witness| format!(" of {}", witness.environment)).unwrap_or_default();
     Err(damage::lost(format!("there was a journal{of}, and {} is empty or gone", path.display())))
+}
+
+/// SQLite's write-ahead log.
+fn log_beside(database: &Path) -> PathBuf {
+    let mut log = database.as_os_str().to_owned();
+    log.push("-wal");
+    PathBuf::from(log)
+}
+
+/// Makes the log as long as a usual run needs it, with zeros behind what stands in it, which SQLite takes for its end.
+/// A write that makes no file longer is on disk sooner (the file system has nothing of its own to write down), and
+/// finds its room even where the disk has become full. Where this fails the log grows as it is written, as ever.
+///
+/// Only for who holds the database's write lock: nobody else writes the log then.
+pub(super) fn lengthen_the_log(database: &Path) -> std::io::Result<()> {
+    let log = OpenOptions::new().write(true).open(log_beside(database))?;
+    let length = log.metadata()?.len();
+    let zeros = vec![0; usize::try_from(A_RUNS_LOG.saturating_sub(length)).unwrap_or(0)];
+    if !zeros.is_empty() {
+        log.write_all_at(&zeros, length)?;
+        log.sync_all()?;
+    }
+    Ok(())
 }
 
 fn set_up(connection: &Connection) -> rusqlite::Result<()> {
