@@ -88,8 +88,8 @@ pub(crate) fn finding(finding: &Finding) -> String {
         Severity::Unseen => styled(YELLOW, "unseen: "),
         Severity::Note => "note:   ".to_owned(),
     };
-    let mend = finding.mend.as_ref().map(|mend| format!("         {mend}\n")).unwrap_or_default();
-    format!("{label} {}: {}\n{mend}", finding.subject, finding.what)
+    let more = finding.why.iter().chain(&finding.mend).map(|line| format!("         {line}\n"));
+    format!("{label} {}: {}\n{}", finding.subject, finding.what, more.collect::<String>())
 }
 
 /// A copy's state in one word.

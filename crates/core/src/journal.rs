@@ -149,6 +149,9 @@ pub struct Outcome {
     /// The versions that were current before the run, by copy (of `check`).
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub before: BTreeMap<CopyId, VersionId>,
+    /// What each system truly is: its place, or the id that it has for itself (of `check`).
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub identities: BTreeMap<String, String>,
     /// When the effect was seen, if that was well before the step ended.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub effect_at: Option<Timestamp>,

@@ -138,7 +138,7 @@ impl Vault for Memory {
 
     async fn check(&self) -> Result<Survey> {
         self.call("vault.check", |state| {
-            Ok(Survey { state: Some(state.vault.clone()), findings: Vec::new() })
+            Ok(Survey { state: Some(state.vault.clone()), findings: Vec::new(), identity: None })
         })
         .await
     }
@@ -239,7 +239,7 @@ impl Sink for MemorySink {
     }
 
     async fn check(&self) -> Result<Inspection> {
-        Ok(Inspection { seen: self.inspect().await?, findings: Vec::new() })
+        Ok(Inspection { seen: self.inspect().await?, findings: Vec::new(), identity: None })
     }
 
     async fn inspect(&self) -> Result<Seen> {

@@ -50,6 +50,9 @@ pub struct Finding {
     pub severity: Severity,
     /// What was found.
     pub what: String,
+    /// Why it matters: what would come of a run.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub why: Option<String>,
     /// What to do about it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub mend: Option<String>,
@@ -58,7 +61,14 @@ pub struct Finding {
 impl Finding {
     /// Says what was found about what.
     pub fn new(severity: Severity, subject: impl Into<String>, what: impl Into<String>) -> Self {
-        Self { subject: subject.into(), severity, what: what.into(), mend: None }
+        Self { subject: subject.into(), severity, what: what.into(), why: None, mend: None }
+    }
+
+    /// Adds why it matters, where what was found does not say so by itself.
+    #[must_use]
+    pub fn why(mut self, why: impl Into<String>) -> Self {
+        self.why = Some(why.into());
+        self
     }
 
     /// Adds what to do about it.
@@ -74,7 +84,8 @@ pub fn grouped<'a>(findings: impl IntoIterator<Item = &'a Finding>) -> Vec<Findi
     let mut groups: Vec<Finding> = Vec::new();
     for finding in findings {
         let alike = |own: &&mut Finding| {
-            own.severity == finding.severity && own.what == finding.what && own.mend == finding.mend
+            (own.severity, &own.what, &own.why, &own.mend)
+                == (finding.severity, &finding.what, &finding.why, &finding.mend)
         };
         match groups.iter_mut().find(alike) {
             Some(group) => group.subject = format!("{}, {}", group.subject, finding.subject),
@@ -116,6 +127,9 @@ pub struct Survey {
     pub state: Option<VaultState>,
     /// What was found.
     pub findings: Vec<Finding>,
+    /// What the system itself calls the vault, where that says more than [`Vault::location`]: an id that another one
+    /// of the same name would not have.
+    pub identity: Option<String>,
 }
 
 /// The vault of record: holds the next password beside the current one, so that at every
@@ -250,6 +264,9 @@ pub struct Inspection {
     pub seen: Seen,
     /// What was found.
     pub findings: Vec<Finding>,
+    /// What the system itself calls the copy or what holds it, where that says more than [`Sink::location`]: an id
+    /// that another one of the same name would not have.
+    pub identity: Option<String>,
 }
 
 /// A place that keeps a copy.

@@ -46,7 +46,7 @@ impl Vault for Vendor {
 
     async fn check(&self) -> Result<Survey> {
         let state = self.wire.ask("vault: check", |world, _| Ok(world.safe.state())).await?;
-        Ok(Survey { state: Some(state), findings: Vec::new() })
+        Ok(Survey { state: Some(state), findings: Vec::new(), identity: None })
     }
 
     async fn read(&self) -> Result<VaultState> {
@@ -305,7 +305,7 @@ impl Sink for Store {
     }
 
     async fn check(&self) -> Result<Inspection> {
-        Ok(Inspection { seen: self.inspect().await?, findings: Vec::new() })
+        Ok(Inspection { seen: self.inspect().await?, findings: Vec::new(), identity: None })
     }
 
     async fn inspect(&self) -> Result<Seen> {

@@ -1,6 +1,7 @@
 //! Looks at everything the run will need, before anything changes.
 
 use std::collections::BTreeMap;
+use std::fmt;
 
 use futures::future::join_all;
 
@@ -24,6 +25,8 @@ pub struct Report {
     pub before: BTreeMap<CopyId, VersionId>,
     /// The password that is current now.
     pub current: Option<Secret>,
+    /// What each system truly is: its place, or the id that it has for itself.
+    pub identities: BTreeMap<String, String>,
     /// What could not be looked at and may be possible in a moment; each stands among the
     /// findings too.
     pub passing: Vec<Error>,
@@ -49,8 +52,13 @@ impl Report {
         }
     }
 
+    fn identify(&mut self, what: impl fmt::Display, identity: impl Into<String>) {
+        self.identities.insert(what.to_string(), identity.into());
+    }
+
     fn merge(&mut self, other: Self) {
         self.findings.extend(other.findings);
+        self.identities.extend(other.identities);
         self.before.extend(other.before);
         self.current = self.current.take().or(other.current);
         self.passing.extend(other.passing);
@@ -63,6 +71,7 @@ pub(crate) async fn perform(rotation: &Rotation, run: &RunState) -> Result<Outco
     let mut outcome = Outcome::confirmed();
     outcome.previous = report.current.as_ref().map(|current| rotation.key.fingerprint(current));
     outcome.before = report.before;
+    outcome.identities = report.identities;
     outcome.findings = report.findings;
     Ok(outcome)
 }
@@ -131,8 +140,9 @@ async fn look_at_vault_and_server(rotation: &Rotation, run: Option<&RunState>) -
     let vault = &rotation.vault;
     let mut report = Report::default();
     let state = match vault.check().await {
-        Ok(Survey { state, findings }) => {
+        Ok(Survey { state, findings, identity }) => {
             report.findings = findings;
+            report.identify(vault.id(), identity.unwrap_or_else(|| vault.location()));
             match state {
                 Some(state) => Ok(state),
                 None => vault.read().await,
@@ -230,7 +240,7 @@ fn judge(rotation: &Rotation, login: Login) -> Vec<Finding> {
 async fn look_at_copy(rotation: &Rotation, copy: &Copy) -> Report {
     let id = copy.sink.id();
     let mut report = Report::default();
-    let Inspection { seen, findings } = match copy.sink.check().await {
+    let Inspection { seen, findings, identity } = match copy.sink.check().await {
         Ok(inspection) => inspection,
         Err(error) => {
             report.take(Err(error), id.as_str());
@@ -238,6 +248,7 @@ async fn look_at_copy(rotation: &Rotation, copy: &Copy) -> Report {
         }
     };
     report.findings = findings;
+    report.identify(id, identity.unwrap_or_else(|| copy.sink.location()));
     match &seen.content {
         Content::Value(value) => {
             let (password, found) = read_value(rotation, copy, value);
@@ -355,7 +366,7 @@ mod tests {
         }
         async fn check(&self) -> Result<Inspection> {
             let own = self.2.map(|severity| Finding::new(severity, self.0.as_str(), "its own"));
-            Ok(Inspection { seen: self.inspect().await?, findings: Vec::from_iter(own) })
+            Ok(Inspection { seen: self.inspect().await?, findings: Vec::from_iter(own), identity: None })
         }
         async fn inspect(&self) -> Result<Seen> {
             Ok(Seen { content: Content::Reference(self.1.into()), version: None, updated_at: None })
