@@ -154,9 +154,9 @@ pub fn findings(rotation: &Rotation, sample: &Sample, waived: &[String]) -> Vec<
 
 fn stranger(rotation: &Rotation, group: &Group, waived: &[String]) -> Finding {
     let Group { origin, sessions, since, .. } = group;
-    let many = if *sessions == 1 { "a session".to_owned() } else { format!("{sessions} sessions") };
+    let many = if *sessions == 1 { "a session is".to_owned() } else { format!("{sessions} sessions are") };
     let what = format!(
-        "{many} of it logged in as {}, the first at {since:.0}, and no consumer is declared for it",
+        "{many} logged in as {} since {since:.0}, and no consumer is declared for that",
         rotation.target.user
     );
     if waived.iter().any(|waiver| waives(waiver, origin)) {
@@ -278,9 +278,7 @@ mod tests {
         assert_eq!(found.len(), 1, "{found:?}");
         assert_eq!((found[0].severity, found[0].subject.as_str()), (Severity::Blocks, "psql@10.0.0.7"));
         assert!(
-            found[0].what.starts_with(
-                "2 sessions of it logged in as mindwelladmin, the first at 1970-01-01T00:00:20Z"
-            )
+            found[0].what.starts_with("2 sessions are logged in as mindwelladmin since 1970-01-01T00:00:20Z")
         );
         assert!(found[0].mend.as_ref().unwrap().contains("--waive 'psql@10.0.0.7'"));
         assert_eq!(groups(&rotation, &seen)[1].latest, Timestamp::from_second(50).unwrap());

@@ -387,8 +387,7 @@ fn the_alternatives_in_the_example_can_be_taken() {
     let text = std::fs::read_to_string(&path).unwrap();
     let is_entry = |line: &str| {
         let key = line.split_once(" = ").map_or("", |(key, _)| key);
-        line.starts_with('[')
-            || (!key.is_empty() && key.bytes().all(|c| c.is_ascii_lowercase() || c == b'_'))
+        line.starts_with('[') || (!key.is_empty() && key.bytes().all(|c| c.is_ascii_lowercase() || c == b'_'))
     };
     let lines = text.lines().map(|line| match line.strip_prefix("# ") {
         Some(rest) if is_entry(rest) => rest,
