@@ -36,6 +36,7 @@ use tokio::sync::OnceCell;
 
 use self::app::Permissions;
 use self::installation::Place;
+use crate::budget;
 use crate::http::{self, Effect};
 use crate::shared::Shared;
 
@@ -210,6 +211,7 @@ impl Api {
     ) -> Result<Answer> {
         let unanswered = |error: reqwest::Error| http::unanswered(&error, effect, operation);
         let place = Place::of(segments);
+        let _permit = budget::github(self.base.host_str().unwrap_or_default(), effect).await;
         let (response, permissions) = self.exchange(request, place.as_ref(), unanswered).await?;
         if !response.status().is_success() {
             return Err(self.classify(response, effect, operation).await);

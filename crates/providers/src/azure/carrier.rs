@@ -9,6 +9,9 @@ use azure_core::error::{Error, ErrorKind};
 use azure_core::http::headers::Headers;
 use azure_core::http::{AsyncRawResponse, HttpClient, Request};
 
+use crate::budget;
+use crate::http::Effect;
+
 /// Carries requests.
 #[derive(Debug)]
 pub(super) struct Carrier {
@@ -27,6 +30,8 @@ impl HttpClient for Carrier {
     async fn execute_request(&self, request: &Request) -> azure_core::Result<AsyncRawResponse> {
         let method = reqwest::Method::from_bytes(request.method().as_ref().as_bytes())
             .map_err(|error| Error::new(ErrorKind::Other, error))?;
+        let effect = if method.is_safe() { Effect::Reads } else { Effect::Writes };
+        budget::azure(request.url(), effect).await;
         let mut outgoing = self.http.request(method, request.url().clone()).timeout(self.timeout);
         for (name, value) in request.headers().iter() {
             outgoing = outgoing.header(name.as_str(), value.as_str());
