@@ -74,7 +74,8 @@ pub(crate) fn where_it_differs(commands: &str) -> String {
 
 /// Lines four columns further in.
 pub fn indented(commands: &str) -> String {
-    commands.lines().map(|line| format!("    {line}")).collect::<Vec<_>>().join("\n")
+    let line = |line: &str| if line.is_empty() { String::new() } else { format!("    {line}") };
+    commands.lines().map(line).collect::<Vec<_>>().join("\n")
 }
 
 #[cfg(test)]

@@ -36,7 +36,8 @@ impl AwsSecretsManager {
              повторно. Если включена собственная ротация AWS, она заменит значение: сначала отключите её.",
         )
         .run(format!(
-            "[[ $(aws secretsmanager describe-secret {options} --query RotationEnabled --output text) != True ]] ||\n    stop {}",
+            "rotation=$(aws secretsmanager describe-secret {options} --query RotationEnabled --output text)\n\
+             [[ $rotation != True ]] || stop {}",
             word(&format!("{secret}: RotationEnabled"))
         ))
         .run(format!(
@@ -60,8 +61,8 @@ impl AwsSecretsManager {
                     ))
                     .run(value_like_present(template))
                     .run(where_it_differs(&format!(
-                        "printf '%s' \"$stored\" |\n    jq --arg key {key} --rawfile value <(printf '%s' \"$value\") \
-                         '.[$key] = $value' |\n    {put}"
+                        "stored=$(printf '%s' \"$stored\" |\n    jq --arg key {key} --rawfile value \
+                         <(printf '%s' \"$value\") '.[$key] = $value')\nprintf '%s' \"$stored\" | {put}"
                     )))
                     .needs(&["jq"])
             }

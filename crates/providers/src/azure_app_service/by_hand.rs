@@ -88,8 +88,9 @@ impl Setting {
     fn of_strings(&self, template: &Template) -> String {
         let (options, name) = (self.site.options(), word(&self.name));
         let write = where_it_differs(&format!(
-            "printf '%s' \"$string\" | jq --rawfile value <(printf '%s' \"$value\") '[{{name, value: $value, type}}]' |\n    \
-             az webapp config connection-string set {options} --settings @- --output none"
+            "string=$(printf '%s' \"$string\" |\n    \
+             jq --rawfile value <(printf '%s' \"$value\") '[{{name, value: $value, type}}]')\n\
+             printf '%s' \"$string\" |\n    az webapp config connection-string set {options} --settings @- --output none"
         ));
         format!(
             "string=$(az webapp config connection-string list {options} --output json |\n    \

@@ -13,9 +13,9 @@ impl Copy {
         let place = format!("--vault-name {} --name {}", word(vault), word(secret));
         let write = format!(
             r#"kept=()
-mapfile -t tags < <(printf '%s' "$secret" |
+tags=$(printf '%s' "$secret" |
     jq -r '.tags // {{}} | del(."{RUN_TAG}") | to_entries[] | "\(.key)=\(.value)"')
-((${{#tags[@]}} == 0)) || kept+=(--tags "${{tags[@]}}")
+[[ -z $tags ]] || mapfile -t kept < <(printf '%s\n' --tags "$tags")
 content_type=$(printf '%s' "$secret" | jq -r '.contentType // empty')
 [[ -z $content_type ]] || kept+=(--description "$content_type")
 printf '%s' "$value" | az keyvault secret set {place} \

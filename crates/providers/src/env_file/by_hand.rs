@@ -6,12 +6,13 @@ use pgrotate_core::by_hand::{Instruction, Part};
 use pgrotate_core::value::Template;
 
 use super::{Dialect, EnvFile};
-use crate::by_hand::{path, plain_word, value_like_present, where_it_differs, word};
+use crate::by_hand::{indented, path, plain_word, value_like_present, where_it_differs, word};
 
-/// Gives the new content of a file its place: written beside, owner and mode kept, then renamed. Only what arrived
-/// whole takes the place. `file` and `size` are set before.
-pub(super) const REPLACE: &str = "file=$(readlink -f -- \"$file\") && cp -p -- \"$file\" \"$file.new\" && \
-     cat >\"$file.new\" && [ \"$(wc -c <\"$file.new\")\" -eq \"$size\" ] && mv -f -- \"$file.new\" \"$file\"";
+/// Gives the content on stdin the place of a file: written beside, owner and mode kept, then renamed, if `size` bytes
+/// of it have arrived. `file` is set before. Any POSIX shell reads it.
+const REPLACE: &str = "file=$(readlink -f -- \"$file\") && new=$(mktemp \"$file.XXXXXX\") || exit 1\n\
+    if cp -p -- \"$file\" \"$new\" && cat >\"$new\" && [ \"$(wc -c <\"$new\")\" -eq \"$size\" ]; then\n    \
+    mv -f -- \"$new\" \"$file\"\nelse\n    rm -f -- \"$new\"\n    exit 1\nfi";
 
 impl Dialect {
     fn name(self) -> &'static str {
@@ -27,7 +28,7 @@ impl Dialect {
 /// A file on this machine: the command that prints it, and the one that takes its new content.
 pub(super) fn here(file: &Path) -> [String; 2] {
     let file = path(file);
-    [format!("cat -- {file}"), format!("(file={file}; {REPLACE})")]
+    [format!("cat -- {file}"), format!("(\n    file={file}\n{}\n)", indented(REPLACE))]
 }
 
 /// The same of a file on another machine.
@@ -36,7 +37,12 @@ pub(super) fn there(ssh: &str, file: &str) -> [String; 2] {
         Some(rest) => format!("\"$HOME\"/{}", plain_word(rest)),
         None => plain_word(file),
     };
-    let replace = word(&format!("file={file}; {REPLACE}"));
+    let replace = plain_word(
+        &format!("file={file}\n{REPLACE}")
+            .replace('\n', "; ")
+            .replace("then; ", "then ")
+            .replace("else; ", "else "),
+    );
     [format!("{ssh} {}", word(&format!("cat -- {file}"))), format!("{ssh} \"size=$size; \"{replace}")]
 }
 

@@ -45,8 +45,9 @@ impl GithubActions {
                     "Доступ репозиториев передаётся с каждой записью, поэтому сначала он читается.",
                 )
                 .run(format!(
-                    "audience=(--visibility \"$({gh} api {url} --jq .visibility)\")\n\
-                     if [[ ${{audience[1]}} == selected ]]; then\n    \
+                    "visibility=$({gh} api {url} --jq .visibility)\n\
+                     audience=(--visibility \"$visibility\")\n\
+                     if [[ $visibility == selected ]]; then\n    \
                      repositories=$({gh} api --paginate {repositories} --jq '.repositories[].name' | paste -sd, -)\n    \
                      audience=(--repos \"$repositories\")\n    \
                      [[ -n $repositories ]] || audience=(--no-repos-selected)\nfi"

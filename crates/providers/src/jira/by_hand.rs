@@ -21,10 +21,11 @@ impl Jira {
              учётную запись. Повторное выполнение шага добавит второй комментарий.",
         )
         .run(format!("issue=${{ticket#{}}}", word(&format!("{base}/browse/"))))
+        .run("ids=$(secret_ids)")
         .run(format!(
             "if [[ $issue =~ ^[A-Z][A-Z0-9_]*-[0-9]+$ ]]; then\n    \
              : \"${{JIRA_EMAIL:?}}\" \"${{JIRA_API_TOKEN:?}}\"\n    \
-             {{ message; secret_ids; }} | jq -Rs '{{body: .}}' |\n        \
+             {{ message; printf '%s\\n' \"$ids\"; }} | jq -Rs '{{body: .}}' |\n        \
              curl --silent --show-error --fail --output /dev/null --header 'Content-Type: application/json' \\\n            \
              --data-binary @- --config <(printf 'user = \"%s:%s\"\\n' \"$JIRA_EMAIL\" \"$JIRA_API_TOKEN\") \\\n            \
              {}\"/rest/api/2/issue/$issue/comment\"\nfi",

@@ -8,10 +8,10 @@ use crate::shared::OnepasswordVia;
 
 /// What both ways have in common: the password field, and a refusal where a run is not over.
 const FIND: &str = r#"def is_password: if $field == "" then .purpose == "PASSWORD" else .id == $field or .label == $field end;
-def labelled($label): .fields[] | select(.label == $label);
+def labelled($name): .fields[] | select(.label == $name);
 if any(.fields[]; .label // "" | startswith("pgrotate pending")) then error("pgrotate pending") else . end
 | [.fields[] | select(is_password)] as $passwords
-| if ($passwords | length) != 1 then error("password field") else $passwords[0] end as $password
+| (if ($passwords | length) != 1 then error("password field") else $passwords[0] end) as $password
 | [labelled("pgrotate run").value] as $runs"#;
 
 /// One patch: the old password is kept before it is overwritten. Connect addresses fields by id.
@@ -19,8 +19,8 @@ const PATCH: &str = r#"| if $password.value == $new then [] else [
     (labelled("pgrotate previous"), labelled("pgrotate previous run"), labelled("pgrotate run")
         | {op: "remove", path: "/fields/\(.id)"}),
     {op: "add", path: "/fields",
-        value: {label: "pgrotate previous", type: "CONCEALED", value: $password.value}},
-    ($runs[] | {op: "add", path: "/fields", value: {label: "pgrotate previous run", type: "STRING", value: .}}),
+        value: {"label": "pgrotate previous", type: "CONCEALED", value: $password.value}},
+    ($runs[] | {op: "add", path: "/fields", value: {"label": "pgrotate previous run", type: "STRING", value: .}}),
     {op: "replace", path: "/fields/\($password.id)/value", value: $new}
 ] end"#;
 
@@ -28,8 +28,8 @@ const PATCH: &str = r#"| if $password.value == $new then [] else [
 const EDIT: &str = r#"| if $password.value == $new then . else .fields |= (
     map(select(.label | IN("pgrotate previous", "pgrotate previous run", "pgrotate run") | not)
         | if is_password then .value = $new else . end)
-    + [{label: "pgrotate previous", type: "CONCEALED", value: $password.value}]
-    + [$runs[] | {label: "pgrotate previous run", type: "STRING", value: .}]
+    + [{"label": "pgrotate previous", type: "CONCEALED", value: $password.value}]
+    + [$runs[] | {"label": "pgrotate previous run", type: "STRING", value: .}]
 ) end"#;
 
 impl Onepassword {
@@ -90,8 +90,9 @@ impl Onepassword {
             .run(format!("vault=$vaults/{}", found(vault, "name", "\"$vaults\"")))
             .run(format!("item=$vault/items/{}", found(item, "title", "\"$vault/items\"")))
             .run(format!(
-                "connect \"$item\" | jq {} '\n{FIND}\n{PATCH}' |\n    \
-                 connect --request PATCH \"$item\" --header 'Content-Type: application/json' --data-binary @- --output /dev/null",
+                "text=$(connect \"$item\" | jq {} '\n{FIND}\n{PATCH}')\n\
+                 printf '%s' \"$text\" | connect --request PATCH \"$item\" --header 'Content-Type: application/json' \\\n    \
+                 --data-binary @- --output /dev/null",
                 self.arguments()
             ))
             .needs(&["curl", "jq"])
@@ -107,8 +108,8 @@ impl Onepassword {
                  он есть, измените запись в приложении.",
             )
             .run(format!(
-                "OP_CACHE=false op item get {item} --format json | jq {} '\n{FIND}\n{EDIT}' |\n    \
-                 op item edit {item} >/dev/null",
+                "text=$(OP_CACHE=false op item get {item} --format json | jq {} '\n{FIND}\n{EDIT}')\n\
+                 printf '%s' \"$text\" | op item edit {item} >/dev/null",
                 self.arguments()
             ))
             .needs(&["op", "jq"])

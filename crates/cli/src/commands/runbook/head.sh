@@ -1,4 +1,5 @@
 set -euo pipefail
+shopt -s inherit_errexit # from bash 4.4 on
 set +o xtrace
 umask 077
 ulimit -c 0
@@ -8,7 +9,7 @@ operator=${OPERATOR:-$(id -un)}
 ticket=${TICKET:-}
 
 # Not one of these is exported: a program gets a password on its stdin, or as a variable of its own.
-unset old_password new_password encoded_password database_url value present text secret string stored vault
+unset old_password new_password encoded_password database_url value present text secret string stored vault tags
 old_password='' new_password='' encoded_password='' database_url=''
 
 stop() {
@@ -49,7 +50,7 @@ with_new_password() { # BEFORE AFTER
     [[ $url =~ ^([A-Za-z0-9+.-]+://)([^:/@?]+):(.*)@([^@/?]+)(/.*)$ ]] || stop '@no_url@'
     [[ ${BASH_REMATCH[2]} == '@user@' ]] || stop '@other_user@'
     [[ ${BASH_REMATCH[4],,} == '@host@' || ${BASH_REMATCH[4],,} == '@host@':* ]] || stop '@other_host@'
-    printf '%s%s:%s@%s%s%s%s' "$1" "${BASH_REMATCH[@]:1:2}" "$encoded_password" "${BASH_REMATCH[@]:4:2}" "$2"
+    printf '%s%s%s:%s@%s%s%s' "$1" "${BASH_REMATCH[@]:1:2}" "$encoded_password" "${BASH_REMATCH[@]:4:2}" "$2"
 }
 
 # Stdin without the passwords in it.
@@ -127,6 +128,10 @@ env_value() { # KEY DIALECT
     ((found == 1)) || stop '@lines@'" $1: $found"
     case $2:$value in
     shell:\'*\' | systemd:\'*\' | shell:\"*\" | systemd:\"*\") value=${value:1:-1} ;;
+    esac
+    # What else a reader would take for more than a plain character is a person's business.
+    case $2:$value in
+    shell:*://*[\\\'\"\`\$[:space:]]* | systemd:*://*[\\\'\"[:space:]]*) stop '@quoting@'" $1" ;;
     esac
     printf '%s' "$value"
 }

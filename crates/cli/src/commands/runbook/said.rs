@@ -19,7 +19,7 @@ pub(super) fn heading(part: Part) -> Words {
 }
 
 /// What the script prints, by the name that it has in `head.sh` and `tail.sh`.
-pub(super) fn messages() -> [(&'static str, Words); 20] {
+pub(super) fn messages() -> [(&'static str, Words); 22] {
     let words = Words::new;
     [
         ("error", words("error:", "ошибка:")),
@@ -65,6 +65,14 @@ pub(super) fn messages() -> [(&'static str, Words); 20] {
         ),
         ("lines", words("lines with this key, instead of one:", "строк с этим ключом вместо одной:")),
         (
+            "quoting",
+            words(
+                "quotes or escapes that a person has to read, in the value of",
+                "кавычки или экранирование, которые должен разобрать человек, в значении",
+            ),
+        ),
+        ("step", words("there is no such step:", "такого шага нет:")),
+        (
             "message",
             words(
                 "The PostgreSQL password has been rotated by hand",
@@ -93,8 +101,8 @@ pub(super) fn messages() -> [(&'static str, Words); 20] {
 /// What the script prints at its end.
 pub(super) fn end() -> Words {
     Words::new(
-        "Done. `pgrotate status` says what pgrotate sees of it.",
-        "Готово. Что видит pgrotate, покажет `pgrotate status`.",
+        "Done. What pgrotate sees of it: pgrotate status",
+        "Готово. Что видит pgrotate, покажет pgrotate status",
     )
 }
 
@@ -186,10 +194,17 @@ pub(super) fn proof() -> Words {
 /// What is proven at the end.
 pub(super) fn logins() -> Words {
     Words::new(
-        "The new password logs in, the old one is refused. Sessions from before step 1 logged in with the old password and \
-         live on: whoever holds one has not been proven yet.",
-        "Новый пароль принимается, старый отвергается. Сессии, открытые до шага 1, вошли со старым паролем и продолжают \
-         жить: их владельцы ещё не проверены.",
+        "The new password logs in, the old one is refused.",
+        "Новый пароль принимается, старый отвергается.",
+    )
+}
+
+/// Who has proven itself by then.
+pub(super) fn survivors() -> Words {
+    Words::new(
+        "The sessions of the role. Those from before step 1 logged in with the old password and live on: whoever holds one \
+         has proven nothing yet.",
+        "Сессии роли. Открытые до шага 1 вошли со старым паролем и продолжают жить: их владельцы ещё ничего не доказали.",
     )
 }
 

@@ -19,7 +19,7 @@ const COLUMNS: usize = 110;
 impl Sheet<'_> {
     /// Everything, to be read and to be carried out.
     pub(super) fn as_script(&self) -> String {
-        let mut script = String::from("#!/usr/bin/env bash\n");
+        let mut script = String::from("#!/usr/bin/env bash\n# shellcheck disable=SC2016\n#\n");
         let rotation = self.rotation;
         let length = rotation.policy.length();
         let target = rotation.target.to_string();
@@ -48,8 +48,8 @@ impl Sheet<'_> {
     }
 
     /// The texts as comments, with this between two of them.
-    fn comments(&self, texts: &[Words], between: &str) -> String {
-        texts.iter().map(|words| comment(words.of(self.language))).collect::<Vec<_>>().join(between)
+    fn comments<'w>(&self, texts: impl IntoIterator<Item = &'w Words>, between: &str) -> String {
+        texts.into_iter().map(|words| comment(words.of(self.language))).collect::<Vec<_>>().join(between)
     }
 
     fn filled(&self, text: &str) -> String {
@@ -103,17 +103,22 @@ impl Sheet<'_> {
         let mut blocks = vec![format!("begin {}", word(&heading))];
         blocks.extend((part == Part::Before).then(|| self.census()));
         blocks.extend((part == Part::Validation).then(|| self.logins()));
-        blocks.extend(self.of(part).map(|own| self.block(own)));
+        let mut known: Vec<&Words> = Vec::new();
+        for own in self.of(part) {
+            blocks.push(self.block(own, &known));
+            known.extend(&own.prose);
+        }
         blocks.extend((part == Part::Server).then(|| self.proof()));
+        blocks.extend((part == Part::Validation).then(|| self.survivors()));
         format!("\n# {heading} {rule}\nstep_{}() {{\n{}\n}}\n", part.number(), indented(&blocks.join("\n\n")))
     }
 
-    fn block(&self, own: &Instruction) -> String {
+    /// One instruction, without the paragraphs that the step has said before.
+    fn block(&self, own: &Instruction, known: &[&Words]) -> String {
         let title = own.title.of(self.language);
-        let mut block = format!("{}#\n{}", comment(title), self.comments(&own.prose, "#\n"));
-        if own.prose.is_empty() {
-            block = comment(title);
-        }
+        let texts =
+            std::iter::once(&own.title).chain(own.prose.iter().filter(|words| !known.contains(words)));
+        let mut block = self.comments(texts, "#\n");
         write!(block, "printf '%s\\n' {} >&2", word(title)).expect("writing to a String can't fail");
         if !own.commands.is_empty() {
             block.push('\n');
@@ -140,10 +145,13 @@ impl Sheet<'_> {
         self.with_logins(&said::proof(), "expect accepted \"$new_password\" 300")
     }
 
+    fn survivors(&self) -> String {
+        self.with_logins(&said::survivors(), "sessions \"$new_password\"")
+    }
+
     fn logins(&self) -> String {
         let commands = "expect accepted \"$new_password\" 30\n\
-                        [[ -z $old_password ]] || expect refused \"$old_password\" 30\n\
-                        sessions \"$new_password\"";
+                        [[ -z $old_password ]] || expect refused \"$old_password\" 30";
         self.with_logins(&said::logins(), commands)
     }
 }

@@ -1,4 +1,5 @@
 step=$first
+[[ " ${steps[*]} " == *" $first "* ]] || stop '@step@'" $first"
 
 begin() { # TITLE
     printf '\n== %s\n' "$1" >&2
