@@ -21,8 +21,8 @@ impl AwsSecretsManager {
             options.extend(setting.iter().flat_map(|setting| [option, setting]));
         }
         let options = words(options);
-        let put = format!(
-            "aws secretsmanager put-secret-value {options} \\\n    --secret-string file:///dev/stdin --output json >/dev/null"
+        let put = String::from(
+            "aws secretsmanager put-secret-value \"${place[@]}\" --secret-string file:///dev/stdin --output json >/dev/null",
         );
         let instruction = Instruction::new(
             Part::Aws,
@@ -35,14 +35,13 @@ impl AwsSecretsManager {
             "Повторная запись сдвинула бы AWSPREVIOUS со старого пароля, поэтому уже записанное значение не записывается \
              повторно. Если включена собственная ротация AWS, она заменит значение: сначала отключите её.",
         )
+        .run(format!("place=({options})"))
         .run(format!(
-            "rotation=$(aws secretsmanager describe-secret {options} --query RotationEnabled --output text)\n\
+            "rotation=$(aws secretsmanager describe-secret \"${{place[@]}}\" --query RotationEnabled --output text)\n\
              [[ $rotation != True ]] || stop {}",
             word(&format!("{secret}: RotationEnabled"))
         ))
-        .run(format!(
-            "stored=$(aws secretsmanager get-secret-value {options} --query SecretString --output text)"
-        ));
+        .run("stored=$(aws secretsmanager get-secret-value \"${place[@]}\" --query SecretString --output text)");
         let instruction = match &self.options.json_key {
             None => instruction
                 .run("[[ $stored != '{'* ]] || stop 'JSON'")

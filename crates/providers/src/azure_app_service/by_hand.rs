@@ -12,14 +12,14 @@ use crate::log_scan::TROUBLES;
 const REFRESH_API_VERSION: &str = "2022-03-01";
 
 impl Site {
-    /// Options of the Azure CLI that mean this site, as words.
+    /// The line that keeps the Azure CLI's options for this site.
     fn options(&self) -> String {
         let Self { subscription, group, app, slot, .. } = self;
         let mut options = vec!["--subscription", subscription, "--resource-group", group, "--name", app];
         if let Some(slot) = slot {
             options.extend(["--slot", slot]);
         }
-        words(options)
+        format!("site=({})", words(options))
     }
 
     fn refresh(&self) -> String {
@@ -73,10 +73,11 @@ impl Setting {
         let (options, name) = (self.site.options(), word(&self.name));
         let write = where_it_differs(&format!(
             "printf '%s' \"$value\" | jq -Rs --arg name {name} '{{($name): .}}' |\n    \
-             az webapp config appsettings set {options} --settings @- --output none"
+             az webapp config appsettings set \"${{site[@]}}\" --settings @- --output none"
         ));
         format!(
-            "present=$(az webapp config appsettings list {options} --output json |\n    \
+            "{options}\n\
+             present=$(az webapp config appsettings list \"${{site[@]}}\" --output json |\n    \
              jq -r --arg name {name} '.[] | select(.name == $name).value')\n\
              if [[ $present == '@Microsoft.KeyVault('* ]]; then\n{}\nelse\n{}\n{}\nfi",
             indented(&self.site.refresh()),
@@ -90,10 +91,11 @@ impl Setting {
         let write = where_it_differs(&format!(
             "string=$(printf '%s' \"$string\" |\n    \
              jq --rawfile value <(printf '%s' \"$value\") '[{{name, value: $value, type}}]')\n\
-             printf '%s' \"$string\" |\n    az webapp config connection-string set {options} --settings @- --output none"
+             printf '%s' \"$string\" |\n    az webapp config connection-string set \"${{site[@]}}\" --settings @- --output none"
         ));
         format!(
-            "string=$(az webapp config connection-string list {options} --output json |\n    \
+            "{options}\n\
+             string=$(az webapp config connection-string list \"${{site[@]}}\" --output json |\n    \
              jq --arg name {name} '.[] | select(.name == $name)')\n\
              [[ -n $string ]] || stop {name}\n\
              present=$(printf '%s' \"$string\" | jq -r .value)\n{}\n{write}",
@@ -121,7 +123,8 @@ impl App {
              сказано в шаге 6. Сессии, открытые со старым паролем, живут в пуле до перезапуска, поэтому зелёный \
              healthcheck до него ничего не доказывает.",
         )
-        .run(format!("az webapp restart {options}"))
+        .run(options)
+        .run("az webapp restart \"${site[@]}\"")
         .needs(&["az"]);
         vec![instruction]
     }
@@ -148,8 +151,9 @@ impl Log {
              не ошибка: важно только то, что после перезапуска. Если поток пуст, журналирование выключено: \
              az webapp log config --docker-container-logging filesystem.",
         )
+        .run(options)
         .run(format!(
-            "{{ timeout {} az webapp log tail {options} 2>&1 || (($? == 124)); }} |\n    troubles {}",
+            "{{ timeout {} az webapp log tail \"${{site[@]}}\" 2>&1 || (($? == 124)); }} |\n    troubles {}",
             self.limit.as_secs().max(1),
             words(patterns)
         ))

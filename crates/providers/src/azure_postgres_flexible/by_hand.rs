@@ -38,15 +38,14 @@ impl Server {
             "Если сервер занят: дождитесь состояния Ready и повторите шаг. Если ответ потерялся: повторите шаг, \
              результат тот же.",
         )
-        .run(format!("server=$(az postgres flexible-server show {options} --output json)"))
+        .run(format!("server=({options})"))
+        .run("text=$(az postgres flexible-server show \"${server[@]}\" --output json)")
         .run(
-            "printf '%s' \"$server\" | jq -e '.state == \"Ready\" and .authConfig.passwordAuth != \"Disabled\"' >/dev/null ||",
+            "printf '%s' \"$text\" | jq -e '.state == \"Ready\" and .authConfig.passwordAuth != \"Disabled\"' >/dev/null ||",
         )
         .run(format!("    stop {}", word(&format!("{server}: state, authConfig.passwordAuth"))))
-        .run(format!(
-            "printf '%s' \"$new_password\" |\n    \
-             az postgres flexible-server update {options} \\\n        --admin-password @- --output none"
-        ))
+        .run("printf '%s' \"$new_password\" |")
+        .run("    az postgres flexible-server update \"${server[@]}\" --admin-password @- --output none")
         .needs(&["az", "jq"]);
         vec![instruction]
     }

@@ -9,27 +9,28 @@ impl Changelog {
     /// A row like a run's, with `by hand` in the place of the run.
     pub(super) fn instructions(&self) -> Vec<Instruction> {
         let file = path(&self.path);
+        let shown = self.path.file_name().unwrap_or_default().to_string_lossy();
         let instruction = Instruction::new(
             Part::Records,
-            format!("The security changelog {}", self.path.display()),
-            format!("Security changelog {}", self.path.display()),
+            format!("The security changelog {shown}"),
+            format!("Security changelog {shown}"),
         )
         .say(
             "A row with the date, the ticket and the operator. Carried out again, the step would write a second one.",
             "Строка с датой, тикетом и оператором. Повторное выполнение шага добавит вторую строку.",
         )
-        .run(format!("[[ -s {file} ]] || printf '%s\\n' {} >{file}", word(TITLE)))
+        .run(format!("file={file}"))
+        .run(format!("[[ -s $file ]] || printf '%s\\n' {} >\"$file\"", word(TITLE)))
+        .run(format!("heading={}", word(HEADING)))
         .run(format!(
-            "grep -qxF {} {file} || printf '\\n%s\\n%s\\n' {} {} >>{file}",
-            word(HEADING),
-            word(HEADING),
+            "grep -qxF \"$heading\" \"$file\" || printf '\\n%s\\n%s\\n' \"$heading\" {} >>\"$file\"",
             word(RULER)
         ))
-        .run("ids=$(secret_ids | paste -sd' ' -)")
-        .run(format!(
-            "printf '| %s | %s | %s | %s | by hand | %s |\\n' \"$(date -u +%Y-%m-%dT%H:%M:%SZ)\" \\\n    \
-             \"$environment\" \"$operator\" \"${{ticket:-–}}\" \"${{ids:-–}}\" >>{file}"
-        ));
+        .run("[[ -n $ids ]] || ids=$(secret_ids)")
+        .run(
+            "printf '| %s | %s | %s | %s | by hand | %s |\\n' \"$(date -u +%Y-%m-%dT%H:%M:%SZ)\" \"$environment\" \\\n    \
+             \"$operator\" \"${ticket:-–}\" \"${ids//$'\\n'/<br>}\" >>\"$file\"",
+        );
         vec![instruction]
     }
 }

@@ -21,7 +21,7 @@ impl GithubIssue {
              выполнение шага добавит второй комментарий.",
         )
         .run(format!("issue=${{ticket#{}}}", word(&place)))
-        .run("ids=$(secret_ids)")
+        .run("[[ -n $ids ]] || ids=$(secret_ids)")
         .run(format!(
             "if [[ $issue =~ ^([A-Za-z0-9._-]+/[A-Za-z0-9._-]+)(#|/issues/|/pull/)([0-9]+)$ ]]; then\n    \
              {{ message; printf '%s\\n' \"$ids\"; }} | {} api \"repos/${{BASH_REMATCH[1]}}/issues/${{BASH_REMATCH[3]}}/comments\" \\\n        \

@@ -21,7 +21,7 @@ impl Jira {
              учётную запись. Повторное выполнение шага добавит второй комментарий.",
         )
         .run(format!("issue=${{ticket#{}}}", word(&format!("{base}/browse/"))))
-        .run("ids=$(secret_ids)")
+        .run("[[ -n $ids ]] || ids=$(secret_ids)")
         .run(format!(
             "if [[ $issue =~ ^[A-Z][A-Z0-9_]*-[0-9]+$ ]]; then\n    \
              : \"${{JIRA_EMAIL:?}}\" \"${{JIRA_API_TOKEN:?}}\"\n    \

@@ -13,7 +13,7 @@ impl LocalVault {
     /// Opened, changed and locked again without a plain text on the disk.
     pub(super) fn instructions(&self) -> Vec<Instruction> {
         let file = path(&self.path);
-        let shown = self.path.display();
+        let shown = self.path.file_name().unwrap_or_default().to_string_lossy();
         let instruction = Instruction::new(
             Part::Before,
             format!("The vault {shown}: save the new password"),

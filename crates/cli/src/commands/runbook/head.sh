@@ -10,7 +10,7 @@ ticket=${TICKET:-}
 
 # Not one of these is exported: a program gets a password on its stdin, or as a variable of its own.
 unset old_password new_password encoded_password database_url value present text secret string stored vault tags
-old_password='' new_password='' encoded_password='' database_url=''
+old_password='' new_password='' encoded_password='' database_url='' ids=''
 
 stop() {
     printf '%s\n' '@error@'" $*" >&2
@@ -24,10 +24,11 @@ ask() { # VARIABLE PROMPT
 }
 
 ask_passwords() {
+    local LC_ALL=C
     ask old_password '@old@'
     ask new_password '@new@'
     ((${#new_password} >= 8)) || stop '@short@'
-    [[ $new_password != *[![:graph:]]* ]] || stop '@odd@'
+    [[ $new_password != *[^!-~]* ]] || stop '@odd@'
     [[ $new_password != "$old_password" ]] || stop '@same@'
     encoded_password=$(printf '%s' "$new_password" | jq -Rrs @uri)
     database_url='@database_url@'
@@ -66,8 +67,9 @@ mask() {
 
 # The lines of a log with one of these texts in them.
 troubles() { # TEXT...
-    local line text found=0
+    local line text found=0 seen=0
     while IFS= read -r line || [[ -n $line ]]; do
+        seen=$((seen + 1))
         for text in "$@"; do
             if [[ ${line,,} == *"${text,,}"* ]]; then
                 found=1
@@ -78,8 +80,10 @@ troubles() { # TEXT...
     done
     if ((found)); then
         printf '%s\n' '@troubles@' >&2
+    elif ((seen)); then
+        printf '%s\n' '@no_troubles@'" $seen" >&2
     else
-        printf '%s\n' '@no_troubles@' >&2
+        printf '%s\n' '@no_log@' >&2
     fi
 }
 

@@ -19,7 +19,7 @@ pub(super) fn heading(part: Part) -> Words {
 }
 
 /// What the script prints, by the name that it has in `head.sh` and `tail.sh`.
-pub(super) fn messages() -> [(&'static str, Words); 22] {
+pub(super) fn messages() -> [(&'static str, Words); 23] {
     let words = Words::new;
     [
         ("error", words("error:", "ошибка:")),
@@ -58,7 +58,20 @@ pub(super) fn messages() -> [(&'static str, Words); 22] {
                 "^ отказы во входе: важны только строки после перезапуска",
             ),
         ),
-        ("no_troubles", words("no refused login in the log", "отказов во входе в журнале нет")),
+        (
+            "no_troubles",
+            words(
+                "no refused login among the lines of the log that could be seen:",
+                "отказов во входе нет среди доступных строк журнала:",
+            ),
+        ),
+        (
+            "no_log",
+            words(
+                "the log showed nothing, so it proves nothing: look at it another way",
+                "журнал ничего не показал и ничего не доказывает: посмотрите его другим способом",
+            ),
+        ),
         (
             "not_expected",
             words("the server does not answer as it should:", "сервер отвечает не так, как должен:"),
