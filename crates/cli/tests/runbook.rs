@@ -325,7 +325,12 @@ fn no_name_is_carried_out() {
             .stdin(Stdio::null());
         let output = command.args(["-c", &bash]).output().unwrap();
         let made = find(folder.path(), "owned");
-        assert!(made.is_empty(), "{made:?}\n{}", String::from_utf8_lossy(&output.stderr));
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(made.is_empty(), "{made:?}\n{said}");
+        // The control: the steps were carried out, names and all.
+        for name in ["a'b $(touch owned).md", "it's $(touch owned)\n"] {
+            assert!(folder.path().join(name).exists(), "{name:?} was not made\n{said}");
+        }
     }
 }
 

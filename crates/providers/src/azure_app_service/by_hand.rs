@@ -88,11 +88,11 @@ impl Setting {
 
     fn of_strings(&self, template: &Template) -> String {
         let (options, name) = (self.site.options(), word(&self.name));
-        let write = where_it_differs(&format!(
+        let write = where_it_differs(
             "string=$(printf '%s' \"$string\" |\n    \
-             jq --rawfile value <(printf '%s' \"$value\") '[{{name, value: $value, type}}]')\n\
-             printf '%s' \"$string\" |\n    az webapp config connection-string set \"${{site[@]}}\" --settings @- --output none"
-        ));
+             jq --rawfile value <(printf '%s' \"$value\") '[{name, value: $value, type}]')\n\
+             printf '%s' \"$string\" |\n    az webapp config connection-string set \"${site[@]}\" --settings @- --output none",
+        );
         format!(
             "{options}\n\
              string=$(az webapp config connection-string list \"${{site[@]}}\" --output json |\n    \

@@ -29,7 +29,7 @@ impl LocalVault {
             Some(identity) => {
                 let identity = path(identity);
                 let own = format!("age-keygen -y {identity}");
-                let all = format!("printf '%s' \"$vault\" | jq -r '.recipients // [] | .[]'");
+                let all = "printf '%s' \"$vault\" | jq -r '.recipients // [] | .[]'";
                 (
                     format!("age --decrypt --identity {identity} {file}"),
                     format!("age --encrypt --armor --recipients-file <({own}; {all})"),
