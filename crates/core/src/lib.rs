@@ -22,6 +22,7 @@
 #![forbid(unsafe_code)]
 
 pub mod by_hand;
+pub mod census;
 pub mod database_url;
 pub mod drift;
 pub mod engine;
@@ -35,6 +36,7 @@ pub mod lease;
 pub mod memory;
 pub mod observer;
 pub mod password;
+pub mod past;
 pub mod plan;
 pub mod provider;
 pub mod rotation;
