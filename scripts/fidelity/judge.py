@@ -5,7 +5,8 @@
 2. `pgrotate status` judges what the tools wrote.
 3. pgrotate rotates, and the same tools read back what it wrote: the form has to be theirs.
 4. pgrotate signs in by the tools' own logins, and sees what it sees with a variable for each credential.
-5. Then one system after the other is damaged: a judge that can't fail would judge nothing.
+5. What `pgrotate runbook` writes is carried out as it is written, in one environment.
+6. Meanwhile, in another one, one system after the other is damaged: a judge that can't fail would judge nothing.
 
 One line for each fact, at the end the time of each part, and exit status 1 if a fact isn't so. No password is ever
 printed.
@@ -23,10 +24,11 @@ from pathlib import Path
 
 import reading
 import tools
+from by_hand import by_hand
 from facts import (VERSIONED, Report, difference_of, judge_copy, judge_log, judge_requests, judge_status,
                    judge_versions)
 from sandbox import Failed, Sandbox
-from self_test import self_test
+from self_test import self_test, self_test_of_the_log
 from sign_ins import judge_sign_ins, judge_signed_out
 from tools import Bench, check_set_up, keep_secret, masked
 
@@ -228,7 +230,9 @@ def judge_rounds(report, pool, sandbox, courses):
     if not on_all(report, pool, courses, "the look at pgrotate's round", lambda course: course.pgrotate_round(began)):
         return
     on_all(report, pool, courses, "pgrotate by the tools' logins", Course.by_logins)
-    on_all(report, pool, courses[-1:], "the self-test", self_test)
+    on_all(report, pool, courses, "the runbook by hand, and the self-test",
+           lambda course: self_test(course) if course is courses[-1] else by_hand(course))
+    on_all(report, pool, courses[-1:], "the self-test of the log", self_test_of_the_log)
 
 
 def leave(number, _):

@@ -21,6 +21,11 @@ def self_test(course):
     _damage_by_hand(course)
     with _must_see(course, "pgrotate status") as report:
         judge_status(report, bench, "")
+
+
+def self_test_of_the_log(course):
+    """A fault of the log stream would be anybody's who asks next, so nobody else may be asking."""
+    bench = course.bench
     bench.sandbox.fault(path_contains="/logstream", kind="status", when="before", status=500)
     with _must_see(course, "the log stream, 500") as report:
         judge_log(report, bench, "nobody", bench.log(course.starts()))

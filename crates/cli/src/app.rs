@@ -23,7 +23,8 @@ pub(crate) struct App {
     pub(crate) json: bool,
     /// The door to time.
     pub(crate) clock: Arc<dyn Clock>,
-    entropy: Arc<dyn Entropy>,
+    /// The door to chance.
+    pub(crate) entropy: Arc<dyn Entropy>,
     stop: Arc<AtomicBool>,
 }
 

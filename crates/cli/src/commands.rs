@@ -13,6 +13,7 @@ mod repair;
 mod resume;
 mod rollback;
 mod rotate;
+mod runbook;
 mod status;
 mod vault;
 
@@ -35,6 +36,7 @@ pub(crate) enum Command {
     Rollback(rollback::Args),
     Status(status::Args),
     History(history::Args),
+    Runbook(runbook::Args),
     Vault(vault::Args),
     Completions(completions::Args),
     Man(man::Args),
@@ -54,6 +56,7 @@ pub(crate) async fn run(app: &App, command: Command) -> Result<Status, Failure> 
         Command::Rollback(args) => rollback::run(app, args).await,
         Command::Status(args) => status::run(app, args).await,
         Command::History(args) => history::run(app, args).await,
+        Command::Runbook(args) => runbook::run(app, args).await,
         Command::Vault(args) => vault::run(app, args).await,
         Command::Completions(args) => completions::run(args),
         Command::Man(args) => man::run(&args),

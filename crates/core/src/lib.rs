@@ -21,6 +21,7 @@
 
 #![forbid(unsafe_code)]
 
+pub mod by_hand;
 pub mod census;
 pub mod database_url;
 pub mod drift;

@@ -11,12 +11,13 @@ use async_trait::async_trait;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
+use crate::by_hand::{Instruction, Part};
 use crate::census::{Sample, Session};
 use crate::error::{Error, Kind, Result};
 use crate::ids::{CopyId, Environment, RunId, VersionId};
 use crate::journal::Outcome;
 use crate::secret::Secret;
-use crate::value::Update;
+use crate::value::{Template, Update};
 
 /// What a store can do beyond being written. Kept short: each flag changes what pgrotate does.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
@@ -179,6 +180,11 @@ pub trait Vault: Send + Sync {
 
     /// Drops everything that the run has staged. Without effect if there is nothing of this run.
     async fn discard(&self, run: RunId) -> Result<()>;
+
+    /// How a person stores the new password in it and keeps the one before.
+    fn by_hand(&self) -> Vec<Instruction> {
+        vec![Instruction::elsewhere(Part::Before, self.id().as_str())]
+    }
 }
 
 /// A change of the role's password on the server.
@@ -213,6 +219,11 @@ pub trait Authority: Send + Sync {
 
     /// Makes the next password the one that works. Repeating it has the same end state.
     async fn install(&self, change: &Change<'_>) -> Result<Outcome>;
+
+    /// How a person makes the new password the one that works.
+    fn by_hand(&self) -> Vec<Instruction> {
+        vec![Instruction::elsewhere(Part::Server, &self.describe())]
+    }
 }
 
 /// What a server says to a password.
@@ -232,6 +243,12 @@ pub trait Verifier: Send + Sync {
     /// # Errors
     /// Everything that is neither yes nor no: unreachable, TLS, a role that may not log in.
     async fn login(&self, secret: &Secret) -> Result<Login>;
+
+    /// The words of a shell that `psql` takes as its `--dbname`, without a password; `None` if it is no `psql` that
+    /// could prove it.
+    fn by_hand(&self) -> Option<String> {
+        None
+    }
 
     /// What the server calls itself, whatever name leads to it, for who may log in; nothing if it does not say.
     async fn identity(&self, _secret: &Secret) -> Result<Option<String>> {
@@ -331,6 +348,11 @@ pub trait Sink: Send + Sync {
     async fn retire(&self, _previous: &VersionId) -> Result<Outcome> {
         Ok(Outcome::skipped("this store keeps no versions that could be taken out of use"))
     }
+
+    /// How a person brings the copy to what the template says.
+    fn by_hand(&self, _template: &Template) -> Vec<Instruction> {
+        vec![Instruction::elsewhere(Part::Ci, self.id().as_str())]
+    }
 }
 
 /// What a consumer needs to know to take up the new copies.
@@ -357,6 +379,11 @@ pub trait Consumer: Send + Sync {
 
     /// Makes it take up the published copies: refresh, restart.
     async fn activate(&self, activation: &Activation<'_>) -> Result<Outcome>;
+
+    /// How a person makes it take up the new copies.
+    fn by_hand(&self) -> Vec<Instruction> {
+        vec![Instruction::elsewhere(Part::Applications, self.id())]
+    }
 }
 
 /// What a verification may use.
@@ -395,6 +422,11 @@ pub trait Verification: Send + Sync {
 
     /// Proves it, or fails. What can't be seen is an outcome of its own, never a success.
     async fn verify(&self, evidence: &Evidence<'_>) -> Result<Outcome>;
+
+    /// How a person proves it.
+    fn by_hand(&self) -> Vec<Instruction> {
+        vec![Instruction::elsewhere(Part::Validation, self.id())]
+    }
 }
 
 /// What is written down about a run that is done.
@@ -448,6 +480,11 @@ pub trait Recorder: Send + Sync {
     /// recorder then looks first, and one that can't look does not write a second time but
     /// says *unseen*.
     async fn record(&self, story: &Story, again: bool) -> Result<Outcome>;
+
+    /// How a person writes it down.
+    fn by_hand(&self) -> Vec<Instruction> {
+        vec![Instruction::elsewhere(Part::Records, self.id())]
+    }
 }
 
 #[cfg(test)]

@@ -206,6 +206,17 @@ impl Template {
         self.0.contains(&Piece::Variable("database_url".into()))
     }
 
+    /// The texts before and after the variable.
+    pub fn around(&self) -> (String, String) {
+        let place = self.0.iter().position(|piece| matches!(piece, Piece::Variable(_))).unwrap_or_default();
+        let literal = |pieces: &[Piece]| -> String {
+            let text =
+                |piece: &Piece| if let Piece::Text(text) = piece { text.clone() } else { String::new() };
+            pieces.iter().map(text).collect()
+        };
+        (literal(&self.0[..place]), literal(&self.0[place..]))
+    }
+
     /// The value with the given inner text.
     fn wrap(&self, inner: &Secret) -> Secret {
         let mut text = Zeroizing::new(String::new());
@@ -225,15 +236,9 @@ impl Template {
 
     /// What stands in the variable's place, if the value has the template's form.
     fn unwrap(&self, value: &Secret) -> Option<Secret> {
-        let place = self.0.iter().position(|piece| matches!(piece, Piece::Variable(_)))?;
-        let literal = |pieces: &[Piece]| -> String {
-            pieces
-                .iter()
-                .map(|piece| if let Piece::Text(text) = piece { text.as_str() } else { "" })
-                .collect()
-        };
-        let rest = value.expose().strip_prefix(&literal(&self.0[..place]))?;
-        Some(Secret::new(rest.strip_suffix(&literal(&self.0[place + 1..]))?))
+        let (before, after) = self.around();
+        let rest = value.expose().strip_prefix(&before)?;
+        Some(Secret::new(rest.strip_suffix(&after)?))
     }
 
     /// Reads the password out of a present value, and the URL around it.

@@ -19,6 +19,7 @@
 //! - With rotation switched on, AWS's own rotation would replace the value again: that blocks.
 //! - Replicas in other regions follow by themselves, a moment later.
 
+mod by_hand;
 pub(crate) mod classify;
 mod client;
 mod json_key;
@@ -32,10 +33,11 @@ use async_trait::async_trait;
 use aws_sdk_secretsmanager::Client;
 use aws_sdk_secretsmanager::error::ProvideErrorMetadata;
 use jiff::Timestamp;
+use pgrotate_core::by_hand::Instruction;
 use pgrotate_core::journal::Outcome;
 use pgrotate_core::provider::{Capabilities, Content, Inspection, Seen, Sink};
 use pgrotate_core::secret::hex;
-use pgrotate_core::value::Update;
+use pgrotate_core::value::{Template, Update};
 use pgrotate_core::{CopyId, Error, Kind, Result, Secret, VersionId};
 use serde::Deserialize;
 use sha2::{Digest, Sha256};
@@ -248,5 +250,9 @@ impl Sink for AwsSecretsManager {
         Ok(Outcome::skipped(
             "AWS keeps the version before as AWSPREVIOUS until the next write, then drops it",
         ))
+    }
+
+    fn by_hand(&self, template: &Template) -> Vec<Instruction> {
+        self.instructions(template)
     }
 }

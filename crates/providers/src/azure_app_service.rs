@@ -24,6 +24,7 @@
 //! - some hosting kinds answer a PUT with 202 and a `Location` to ask about.
 
 mod app;
+mod by_hand;
 pub(crate) mod log;
 mod reference;
 mod setting;

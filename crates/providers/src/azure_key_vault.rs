@@ -20,6 +20,7 @@
 //! - the first request goes out without token and body, to learn from the vault's challenge for
 //!   which audience it wants one.
 
+mod by_hand;
 pub(crate) mod failure;
 #[cfg(test)]
 mod tests;
@@ -36,9 +37,10 @@ use azure_security_keyvault_secrets::models::{
     UpdateSecretPropertiesParameters,
 };
 use jiff::Timestamp;
+use pgrotate_core::by_hand::Instruction;
 use pgrotate_core::journal::Outcome;
 use pgrotate_core::provider::{Capabilities, Content, Finding, Inspection, Seen, Severity, Sink};
-use pgrotate_core::value::Update;
+use pgrotate_core::value::{Template, Update};
 use pgrotate_core::{CopyId, Error, Kind, Result, Secret, VersionId};
 use serde::Deserialize;
 
@@ -309,6 +311,10 @@ impl Sink for Copy {
             // Disabling twice is the same as disabling once, so a lost answer is simply repeated.
             Err(error) => Err(self.failure(&error, Effect::Writes, &operation)),
         }
+    }
+
+    fn by_hand(&self, template: &Template) -> Vec<Instruction> {
+        self.instructions(template)
     }
 }
 

@@ -17,6 +17,7 @@
 //! - one operation at a time: a second one is refused as "busy", with an *empty* code.
 //! - the state `Ready` means that no operation is running, not that the database can be reached.
 
+mod by_hand;
 #[cfg(test)]
 mod tests;
 
@@ -27,6 +28,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use jiff::Timestamp;
+use pgrotate_core::by_hand::Instruction;
 use pgrotate_core::journal::Outcome;
 use pgrotate_core::provider::{Authority, Change, Finding, Severity};
 use pgrotate_core::{Error, Kind, Result, Secret};
@@ -490,5 +492,9 @@ impl Authority for Server {
             Ok(()) => outcome,
             Err(error) => outcome.note(format!("the operation succeeded; afterwards: {error}")),
         })
+    }
+
+    fn by_hand(&self) -> Vec<Instruction> {
+        self.instructions()
     }
 }

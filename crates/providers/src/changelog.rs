@@ -5,6 +5,8 @@
 //! unless its line was cut off by a crash. It needs the right to write the file (or its folder,
 //! to make it).
 
+mod by_hand;
+
 use std::fs::{File, OpenOptions};
 use std::io::{Read, Write};
 use std::os::unix::fs::OpenOptionsExt;
@@ -12,6 +14,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use pgrotate_core::by_hand::Instruction;
 use pgrotate_core::journal::Outcome;
 use pgrotate_core::provider::{Finding, Recorder, Severity, Story};
 use pgrotate_core::{Error, Kind, Result};
@@ -99,6 +102,10 @@ impl Recorder for Changelog {
         let (path, operation) = (self.path.clone(), self.operation());
         let (run, row) = (cell(&story.run.to_string()), row(story));
         files::blocking(move || append(&path, &run, &row, &operation)).await
+    }
+
+    fn by_hand(&self) -> Vec<Instruction> {
+        self.instructions()
     }
 }
 

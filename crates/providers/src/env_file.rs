@@ -19,6 +19,7 @@
 //! - A process that was killed while it replaced the file leaves the new one beside it, with
 //!   mode 0600; the next try removes it.
 
+mod by_hand;
 mod dialect;
 pub(crate) mod line;
 mod local;
@@ -31,9 +32,10 @@ use std::path::Path;
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use pgrotate_core::by_hand::Instruction;
 use pgrotate_core::journal::Outcome;
 use pgrotate_core::provider::{Capabilities, Content, Finding, Inspection, Seen, Severity, Sink};
-use pgrotate_core::value::Update;
+use pgrotate_core::value::{Template, Update};
 use pgrotate_core::{CopyId, Error, Kind, Result};
 use serde::Deserialize;
 
@@ -186,6 +188,10 @@ impl Sink for EnvFile {
                 .refuse(Kind::Conflict, "it does not hold what was written a moment ago")
                 .later(None)),
         }
+    }
+
+    fn by_hand(&self, template: &Template) -> Vec<Instruction> {
+        self.instructions(template)
     }
 }
 

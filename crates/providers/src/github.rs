@@ -95,6 +95,14 @@ impl Api {
         Ok(Self { base, shared: Arc::clone(shared), token: OnceCell::new(), cli: PathBuf::from("gh") })
     }
 
+    /// GitHub's CLI as a command of a shell, told which GitHub is meant where it is another one.
+    pub(crate) fn by_hand(&self) -> String {
+        match &*self.web_host() {
+            "github.com" => "gh".to_owned(),
+            host => format!("GH_HOST={} gh", crate::by_hand::word(host)),
+        }
+    }
+
     /// The host name of this GitHub's pages, with a port if it has one.
     pub(crate) fn web_host(&self) -> String {
         let host = self.base.host_str().unwrap_or_default();

@@ -20,6 +20,7 @@
 //!   repositories are sent again; what leaving them out would do is not documented.
 //! - Whether a fine-grained token may write can't be told without writing.
 
+mod by_hand;
 mod look;
 #[cfg(test)]
 mod tests;
@@ -33,9 +34,10 @@ use base64::engine::general_purpose::STANDARD;
 use crypto_box::PublicKey;
 use crypto_box::aead::OsRng;
 use jiff::{SignedDuration, Timestamp};
+use pgrotate_core::by_hand::Instruction;
 use pgrotate_core::journal::Outcome;
 use pgrotate_core::provider::{Capabilities, Content, Inspection, Seen, Sink};
-use pgrotate_core::value::Update;
+use pgrotate_core::value::{Template, Update};
 use pgrotate_core::{CopyId, Error, Kind, Result};
 use reqwest::Method;
 use serde::Deserialize;
@@ -300,6 +302,10 @@ impl Sink for GithubActions {
         }
         Ok(Outcome::changed()
             .note("GitHub never gives a value back; it shows that this one was just written"))
+    }
+
+    fn by_hand(&self, template: &Template) -> Vec<Instruction> {
+        self.instructions(template)
     }
 }
 

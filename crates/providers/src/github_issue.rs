@@ -8,10 +8,13 @@
 //! don't show, and the issue's comments are looked through before posting. A comment that a
 //! person pastes the mark into counts as ours.
 
+mod by_hand;
+
 use std::sync::Arc;
 
 use async_trait::async_trait;
 use jiff::SignedDuration;
+use pgrotate_core::by_hand::Instruction;
 use pgrotate_core::journal::Outcome;
 use pgrotate_core::provider::{Finding, Recorder, Severity, Story};
 use pgrotate_core::{Result, RunId};
@@ -186,6 +189,10 @@ impl Recorder for GithubIssue {
         let operation = format!("comment on {issue}");
         self.api.write(Method::POST, &issue.path(&["comments"]), &body, &operation).await?;
         Ok(Outcome::changed().note(format!("commented on {issue}")))
+    }
+
+    fn by_hand(&self) -> Vec<Instruction> {
+        self.instructions()
     }
 }
 

@@ -8,12 +8,15 @@
 //! Only one that opens a fresh connection proves anything about the password; which one it is
 //! can't be seen from here, so the fresh login and the log scan are proofs of their own.
 
+mod by_hand;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
 use jiff::Timestamp;
+use pgrotate_core::by_hand::Instruction;
 use pgrotate_core::journal::Outcome;
 use pgrotate_core::provider::{Evidence, Finding, Severity, Verification};
 use pgrotate_core::{Error, Kind, Result};
@@ -186,6 +189,10 @@ impl Verification for HttpCheck {
             }
             clock.sleep(self.interval).await;
         }
+    }
+
+    fn by_hand(&self) -> Vec<Instruction> {
+        self.instructions()
     }
 }
 

@@ -8,9 +8,12 @@
 //! posting. Wrong credentials can make Jira treat a request as anonymous: what it then calls
 //! absent may only be hidden.
 
+mod by_hand;
+
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use pgrotate_core::by_hand::Instruction;
 use pgrotate_core::journal::Outcome;
 use pgrotate_core::provider::{Finding, Recorder, Severity, Story};
 use pgrotate_core::{Error, Kind, Result, RunId};
@@ -228,6 +231,10 @@ impl Recorder for Jira {
         let request = request.json(&json!({ "body": comment(story) }));
         self.send(request, Effect::Writes, &format!("comment on {key}")).await?;
         Ok(Outcome::changed().note(format!("commented on {key}")))
+    }
+
+    fn by_hand(&self) -> Vec<Instruction> {
+        self.instructions()
     }
 }
 

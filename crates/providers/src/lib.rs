@@ -11,6 +11,7 @@ pub mod azure_app_service;
 pub mod azure_key_vault;
 pub mod azure_postgres_flexible;
 mod budget;
+pub mod by_hand;
 pub mod changelog;
 mod child;
 pub mod command;

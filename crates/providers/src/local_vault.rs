@@ -13,6 +13,7 @@
 //! It needs the right to write the file's *folder*. It does not protect from somebody who can
 //! read the memory or the variables of this process.
 
+mod by_hand;
 mod sealed;
 
 use std::fs::{File, OpenOptions};
@@ -22,6 +23,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use jiff::Timestamp;
+use pgrotate_core::by_hand::Instruction;
 use pgrotate_core::provider::{Entry, Finding, Severity, Survey, Vault, VaultState};
 use pgrotate_core::{CopyId, Error, Kind, Result, RunId, Secret, VersionId};
 use rustix::fs::OFlags;
@@ -280,6 +282,10 @@ impl Vault for LocalVault {
         })
         .await
         .map(drop)
+    }
+
+    fn by_hand(&self) -> Vec<Instruction> {
+        self.instructions()
     }
 }
 

@@ -27,6 +27,7 @@
 //!   to find out whether the token may write. That the right is looked at before the patch is
 //!   an inference.
 
+mod by_hand;
 pub(crate) mod cli;
 pub(crate) mod connect;
 mod item;
@@ -38,6 +39,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use pgrotate_core::by_hand::Instruction;
 use pgrotate_core::provider::{Entry, Finding, Severity, Survey, Vault, VaultState};
 use pgrotate_core::{CopyId, Error, Kind, Result, RunId, Secret, VersionId};
 use serde::Deserialize;
@@ -222,5 +224,9 @@ impl Vault for Onepassword {
     async fn discard(&self, run: RunId) -> Result<()> {
         let before = self.item().await?;
         self.reach(&before, &[(Slot::Pending(run), None)]).await.map(drop)
+    }
+
+    fn by_hand(&self) -> Vec<Instruction> {
+        self.instructions()
     }
 }

@@ -16,6 +16,7 @@
 //! - Poolers answer for themselves: PgBouncer says some refusals with 08P01, which proves
 //!   nothing about the password. Name the server's own port.
 
+mod by_hand;
 mod census;
 mod connection;
 mod vantage;
@@ -25,6 +26,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use pgrotate_core::by_hand::Instruction;
 use pgrotate_core::journal::Outcome;
 use pgrotate_core::provider::{Authority, Change, Finding, Login, Severity, Verifier};
 use pgrotate_core::{Error, Kind, Result, Secret};
@@ -62,6 +64,10 @@ impl Verifier for PostgresLogin {
                 expected.map(|()| Login::Accepted)
             }
         }
+    }
+
+    fn by_hand(&self) -> Option<String> {
+        Some(self.connection())
     }
 
     /// The system identifier, which a cluster is given when it is made (`pg_control_system()`, for everybody who may
@@ -155,6 +161,10 @@ impl Authority for Postgres {
         };
         session.close().await;
         changed.map(|()| Outcome::changed())
+    }
+
+    fn by_hand(&self) -> Vec<Instruction> {
+        self.instructions()
     }
 }
 

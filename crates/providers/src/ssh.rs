@@ -27,6 +27,7 @@ use pgrotate_core::{Error, Kind, Result};
 use serde::Deserialize;
 use zeroize::Zeroizing;
 
+use crate::by_hand;
 use crate::child;
 use crate::http::Effect;
 use crate::shared::Shared;
@@ -142,6 +143,27 @@ impl Ssh {
             Some(port) => format!("{}:{port}", self.destination),
             None => self.destination.clone(),
         }
+    }
+
+    /// The command of a shell that takes a command for the other machine as its last word.
+    pub(crate) fn by_hand(&self) -> String {
+        let mut words = vec!["ssh".to_owned(), "-o".to_owned(), "StrictHostKeyChecking=yes".to_owned()];
+        let mut option = |text: String| words.extend(["-o".to_owned(), text]);
+        if let Some(port) = self.port {
+            option(format!("Port={port}"));
+        }
+        if let Some(file) = &self.identity {
+            option(format!("IdentityFile=\"{}\"", file.display()));
+            option("IdentitiesOnly=yes".to_owned());
+        }
+        if let Some(file) = &self.known_hosts {
+            option(format!("UserKnownHostsFile=\"{}\"", file.display()));
+        }
+        if let Some(file) = &self.config {
+            words.extend(["-F".to_owned(), file.display().to_string()]);
+        }
+        words.extend(["--".to_owned(), self.destination.clone()]);
+        by_hand::words(words.iter().map(String::as_str))
     }
 
     /// What stands between `ssh` and the destination.

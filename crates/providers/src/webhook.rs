@@ -9,10 +9,13 @@
 //! - Teams (a Workflows URL) answers 202: accepted, and the flow can still fail. The connectors
 //!   of Office 365, at `webhook.office.com`, were retired in May 2026.
 
+mod by_hand;
+
 use std::fmt::Write as _;
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use pgrotate_core::by_hand::Instruction;
 use pgrotate_core::journal::Outcome;
 use pgrotate_core::provider::{Finding, Recorder, Severity, Story};
 use pgrotate_core::{Error, Kind, Result};
@@ -160,6 +163,10 @@ impl Recorder for Webhook {
             Ok(answer) => self.accept(answer).await,
             Err(error) => Err(http::unanswered(&error, Effect::Writes, self.operation())),
         }
+    }
+
+    fn by_hand(&self) -> Vec<Instruction> {
+        self.instructions()
     }
 }
 

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use pgrotate_core::by_hand::Instruction;
 use pgrotate_core::journal::Outcome;
 use pgrotate_core::provider::{Activation, Consumer, Finding, Severity};
 use pgrotate_core::{CopyId, Error, Kind, Result, VersionId};
@@ -36,7 +37,7 @@ pub struct Options {
 /// One application or slot.
 pub struct App {
     id: String,
-    site: Site,
+    pub(super) site: Site,
 }
 
 /// How hard a restart is.
@@ -180,5 +181,9 @@ impl Consumer for App {
         }
         // The changed setting restarts the application by itself; this waits for it.
         self.restart(&account, Restart::IfNeeded).await
+    }
+
+    fn by_hand(&self) -> Vec<Instruction> {
+        self.instructions()
     }
 }

@@ -9,6 +9,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use futures::FutureExt;
 use jiff::{SignedDuration, Timestamp};
+use pgrotate_core::by_hand::Instruction;
 use pgrotate_core::journal::Outcome;
 use pgrotate_core::provider::{Evidence, Finding, Severity, Verification};
 use pgrotate_core::{Error, Kind, Result};
@@ -63,11 +64,11 @@ fn limit_s() -> u64 {
 /// The log of one application or slot.
 pub struct Log {
     id: String,
-    site: Site,
+    pub(super) site: Site,
     /// What the configuration looks for beside the built-in texts, in lower case.
-    patterns: Vec<String>,
+    pub(super) patterns: Vec<String>,
     quiet: Duration,
-    limit: Duration,
+    pub(super) limit: Duration,
     /// The SCM site, once it is known: it has the name of neither application nor slot.
     scm: futures::lock::Mutex<Option<String>>,
 }
@@ -258,6 +259,10 @@ impl Verification for Log {
             read?;
         }
         self.judge(&scan)
+    }
+
+    fn by_hand(&self) -> Vec<Instruction> {
+        self.instructions()
     }
 }
 

@@ -5,9 +5,10 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use futures::lock::Mutex;
+use pgrotate_core::by_hand::Instruction;
 use pgrotate_core::journal::{Effect as Did, Outcome};
 use pgrotate_core::provider::{Capabilities, Content, Finding, Inspection, Seen, Severity, Sink};
-use pgrotate_core::value::Update;
+use pgrotate_core::value::{Template, Update};
 use pgrotate_core::{CopyId, Error, Kind, Result, Secret};
 use serde::Deserialize;
 use serde_json::Value;
@@ -46,9 +47,9 @@ pub struct Options {
 /// One setting or connection string of one application or slot.
 pub struct Setting {
     id: CopyId,
-    site: Site,
-    table: Table,
-    name: String,
+    pub(super) site: Site,
+    pub(super) table: Table,
+    pub(super) name: String,
     /// What was there before a change whose answer was lost. Without it a repeat could not prove
     /// that the rest is as before.
     before: Mutex<Option<Settings>>,
@@ -338,6 +339,10 @@ impl Sink for Setting {
         let after = self.write(&account, &changed).await?;
         *kept = None;
         self.prove(&before, &after, &value).map(|()| Outcome::changed())
+    }
+
+    fn by_hand(&self, template: &Template) -> Vec<Instruction> {
+        self.instructions(template)
     }
 }
 

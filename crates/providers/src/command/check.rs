@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use pgrotate_core::by_hand::Instruction;
 use pgrotate_core::journal::Outcome;
 use pgrotate_core::provider::{Evidence, Finding, Severity, Verification};
 use pgrotate_core::value::{self, Template};
@@ -37,15 +38,15 @@ pub struct Options {
 
 /// A program to be run.
 pub struct CommandCheck {
-    id: String,
-    directory: PathBuf,
-    program: Program,
-    environment: Vec<(String, Value)>,
+    pub(super) id: String,
+    pub(super) directory: PathBuf,
+    pub(super) program: Program,
+    pub(super) environment: Vec<(String, Value)>,
     timeout: Duration,
 }
 
 /// The value of a variable.
-enum Value {
+pub(super) enum Value {
     Plain(String),
     Secret(Template),
 }
@@ -164,6 +165,10 @@ impl Verification for CommandCheck {
             Some(ended) => self.judge(ended, said),
             None => Err(Error::new(Kind::BadState, self.operation()).because("the system lost sight of it")),
         }
+    }
+
+    fn by_hand(&self) -> Vec<Instruction> {
+        self.instructions()
     }
 }
 

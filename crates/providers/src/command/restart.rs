@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use pgrotate_core::by_hand::Instruction;
 use pgrotate_core::journal::Outcome;
 use pgrotate_core::provider::{Activation, Consumer, Finding, Severity};
 use pgrotate_core::{Error, Kind, Result};
@@ -52,14 +53,14 @@ pub struct ConsumerOptions {
 
 /// A program that restarts something.
 pub struct CommandConsumer {
-    id: String,
-    program: Program,
-    place: Place,
+    pub(super) id: String,
+    pub(super) program: Program,
+    pub(super) place: Place,
     timeout: Duration,
 }
 
 /// Where it runs.
-enum Place {
+pub(super) enum Place {
     Here(PathBuf),
     There(Ssh, Option<String>),
 }
@@ -204,6 +205,10 @@ impl Consumer for CommandConsumer {
         // It was told no password, and may yet print the one that it has read.
         let redactor = Redactor::new(activation.previous.into_iter().chain([activation.password]));
         self.judge(&ran, &redactor)
+    }
+
+    fn by_hand(&self) -> Vec<Instruction> {
+        self.instructions()
     }
 }
 

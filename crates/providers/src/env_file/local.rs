@@ -7,6 +7,7 @@ use async_trait::async_trait;
 use pgrotate_core::{Error, Kind, Result};
 use zeroize::Zeroizing;
 
+use super::by_hand;
 use super::store::{Draft, Facts, Store, Text};
 use crate::files::{self, Lock, Snapshot};
 
@@ -87,6 +88,10 @@ impl Store for LocalFile {
 
     fn by_hand(&self, command: &str) -> String {
         command.to_owned()
+    }
+
+    fn commands(&self) -> [String; 2] {
+        by_hand::here(&self.path)
     }
 
     async fn read(&self, operation: &str) -> Result<Text> {

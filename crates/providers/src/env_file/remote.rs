@@ -17,6 +17,7 @@ use pgrotate_core::{Error, Kind, Result};
 use sha2::{Digest, Sha256};
 use zeroize::Zeroizing;
 
+use super::by_hand;
 use super::local::leads_out;
 use super::store::{Draft, Facts, Store, Text};
 use crate::http::Effect;
@@ -147,6 +148,10 @@ impl Store for RemoteFile {
 
     fn by_hand(&self, command: &str) -> String {
         format!("on {}: {command}", self.ssh.place())
+    }
+
+    fn commands(&self) -> [String; 2] {
+        by_hand::there(&self.ssh.by_hand(), &self.path)
     }
 
     async fn read(&self, operation: &str) -> Result<Text> {

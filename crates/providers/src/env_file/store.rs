@@ -51,6 +51,10 @@ pub(super) trait Store: Send + Sync {
     /// What a person types to have this command run where the file is.
     fn by_hand(&self, command: &str) -> String;
 
+    /// The commands of a shell that print the file, and that give it the content on their stdin; the second wants that
+    /// content's length in bytes in `size`.
+    fn commands(&self) -> [String; 2];
+
     /// Reads it. Changes nothing.
     async fn read(&self, operation: &str) -> Result<Text>;
 

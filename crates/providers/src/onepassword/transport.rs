@@ -42,20 +42,24 @@ pub(super) trait Transport: Send + Sync {
     ) -> Result<(Option<Item>, Vec<Finding>)>;
 }
 
+/// The configured way, or the one that there are credentials for, if there is one.
+pub(super) fn way(shared: &Shared) -> Option<OnepasswordVia> {
+    let settings = &shared.vendors.onepassword;
+    let given = |variable: &str| shared.credentials.get(variable).is_some();
+    settings.via.or_else(|| {
+        if settings.connect.is_some() || given("OP_CONNECT_HOST") {
+            return Some(OnepasswordVia::Connect);
+        }
+        given("OP_SERVICE_ACCOUNT_TOKEN").then_some(OnepasswordVia::Cli)
+    })
+}
+
 /// Takes the configured way, or the one that there are credentials for. Sends nothing.
 ///
 /// # Errors
 /// When there is none, or what it needs is missing.
 pub(super) fn choose(shared: &Arc<Shared>, op: &Path) -> Result<Box<dyn Transport>> {
-    let settings = &shared.vendors.onepassword;
-    let given = |variable: &str| shared.credentials.get(variable).is_some();
-    let via = settings.via.or_else(|| {
-        if settings.connect.is_some() || given("OP_CONNECT_HOST") {
-            return Some(OnepasswordVia::Connect);
-        }
-        given("OP_SERVICE_ACCOUNT_TOKEN").then_some(OnepasswordVia::Cli)
-    });
-    match via {
+    match way(shared) {
         Some(OnepasswordVia::Connect) => Ok(Box::new(Connect::new(shared)?)),
         Some(OnepasswordVia::Cli) => Ok(Box::new(Cli::new(shared, op)?)),
         None => Err(Error::new(Kind::Unauthenticated, "reach 1Password")
