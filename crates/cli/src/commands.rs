@@ -1,6 +1,7 @@
 //! The commands, one file each.
 
 mod abort;
+mod audit;
 mod check;
 mod completions;
 mod confirm;
@@ -8,6 +9,7 @@ mod history;
 mod init;
 mod man;
 mod plan;
+mod report;
 mod resume;
 mod rollback;
 mod rotate;
@@ -31,6 +33,8 @@ pub(crate) enum Command {
     Rollback(rollback::Args),
     Status(status::Args),
     History(history::Args),
+    Report(report::Args),
+    Audit(audit::Args),
     Vault(vault::Args),
     Completions(completions::Args),
     Man(man::Args),
@@ -48,6 +52,8 @@ pub(crate) async fn run(app: &App, command: Command) -> Result<Status, Failure> 
         Command::Rollback(args) => rollback::run(app, args).await,
         Command::Status(args) => status::run(app, args).await,
         Command::History(args) => history::run(app, args).await,
+        Command::Report(args) => report::run(app, args).await,
+        Command::Audit(args) => audit::run(app, args).await,
         Command::Vault(args) => vault::run(app, args).await,
         Command::Completions(args) => completions::run(args),
         Command::Man(args) => man::run(&args),

@@ -10,6 +10,7 @@
 mod binding;
 mod de;
 mod environments;
+mod evidence;
 mod files;
 mod problem;
 mod registry;
@@ -34,6 +35,7 @@ use pgrotate_core::env::{Clock, Entropy};
 use pgrotate_core::keyring::Keyring;
 use pgrotate_core::rotation::Rotation;
 use pgrotate_core::{Environment, FingerprintKey};
+use pgrotate_evidence::{Signer, Trusted};
 use pgrotate_providers::Shared;
 use pgrotate_providers::azure::Accounts;
 use pgrotate_providers::credentials::Credentials;
@@ -43,6 +45,8 @@ use pgrotate_providers::shared;
 
 use binding::{Parts, Tables};
 use environments::Named;
+use evidence::Evidence;
+pub(crate) use evidence::trust;
 use problem::{Problem, Problems};
 use registry::{Providers, Registry};
 use settings::{Placed, Settings, TOP};
@@ -74,6 +78,7 @@ pub(crate) struct Config {
     project: String,
     /// The environments whose rotation has to be confirmed by the plan's hash, if the file names them.
     confirm: Option<Vec<String>>,
+    evidence: Evidence,
     drafts: Vec<Draft>,
     warnings: Vec<String>,
     /// Azure's sign-ins, by the files that they depend on: credentials and CA.
@@ -120,12 +125,12 @@ impl Config {
         let base = absolute.parent().unwrap_or(Path::new("/")).to_owned();
         let source = Source::new(path, text);
         let mut problems = Problems::default();
-        let Read { project, confirm, drafts } = read(&source, &mut problems);
+        let Read { project, confirm, evidence, drafts } = read(&source, &mut problems);
         let mut warnings: Vec<String> =
             drafts.iter().filter_map(|draft| draft.settings.warning.clone()).collect();
         warnings.dedup();
-        let config =
-            Self { source, base, project, confirm, drafts, warnings, azure: Mutex::default(), registry };
+        let azure = Mutex::default();
+        let config = Self { source, base, project, confirm, evidence, drafts, warnings, azure, registry };
         config.check(&mut problems);
         problems.report(&config.source)?;
         Ok(config)
@@ -258,6 +263,29 @@ impl Config {
         }
     }
 
+    /// The key that signs evidence, if the file names one.
+    ///
+    /// # Errors
+    /// When it can't be used.
+    pub(crate) fn signer(&self) -> Result<Option<Signer>, Report> {
+        self.said(self.evidence.signer(&self.base))
+    }
+
+    /// Adds the keys whose signatures under evidence count as well.
+    ///
+    /// # Errors
+    /// When one can't be read.
+    pub(crate) fn trust(&self, trusted: &mut Trusted) -> Result<(), Report> {
+        self.said(self.evidence.trust(&self.base, trusted))
+    }
+
+    fn said<T>(&self, result: Result<T, Problem>) -> Result<T, Report> {
+        let mut problems = Problems::default();
+        let kept = problems.keep(result);
+        problems.report(&self.source)?;
+        Ok(kept.expect("what has no problem is there"))
+    }
+
     /// Where the file is.
     pub(crate) fn path(&self) -> &Path {
         &self.source.path
@@ -299,6 +327,7 @@ fn unreadable(path: &Path, why: &str) -> Report {
 struct Read {
     project: String,
     confirm: Option<Vec<String>>,
+    evidence: Evidence,
     drafts: Vec<Draft>,
 }
 
@@ -311,10 +340,11 @@ fn read(source: &Source, problems: &mut Problems) -> Read {
     let project = problems.keep(project(&mut file)).unwrap_or_default();
     let environments = environments::read(&mut file, problems);
     let confirm = file.take("confirm").and_then(|value| problems.keep(confirm(&value, &environments)));
+    let evidence = Evidence::read(&mut file, problems);
     let ready = environments.iter().filter(|own| own.complete(&environments));
     let drafts = ready.filter_map(|own| Draft::read(&file, own, source, problems)).collect();
     problems.outside();
-    Read { project, confirm, drafts }
+    Read { project, confirm, evidence, drafts }
 }
 
 /// `confirm = ["prod"]`

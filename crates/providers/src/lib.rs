@@ -35,6 +35,7 @@ pub mod postgres;
 #[cfg(test)]
 mod refusals;
 pub mod registry;
+pub mod requests;
 pub mod shared;
 pub mod ssh;
 mod ticket;

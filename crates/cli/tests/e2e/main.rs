@@ -14,6 +14,7 @@ mod contract;
 mod crash;
 mod disk;
 mod dumps;
+mod evidence;
 mod fence;
 mod journal;
 mod kill;

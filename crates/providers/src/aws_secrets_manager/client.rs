@@ -16,7 +16,9 @@ use aws_config::timeout::TimeoutConfig;
 use aws_config::{AppName, BehaviorVersion, ConfigLoader, Region};
 use aws_credential_types::Credentials;
 use aws_sdk_secretsmanager::Client;
-use aws_sdk_secretsmanager::config::interceptors::BeforeTransmitInterceptorContextRef;
+use aws_sdk_secretsmanager::config::interceptors::{
+    BeforeTransmitInterceptorContextRef, FinalizerInterceptorContextRef,
+};
 use aws_sdk_secretsmanager::config::{Builder, ConfigBag, Intercept, RuntimeComponents, SharedHttpClient};
 use aws_sdk_secretsmanager::error::BoxError;
 use aws_smithy_http_client::tls::rustls_provider::CryptoMode;
@@ -26,6 +28,7 @@ use base64::engine::general_purpose::STANDARD;
 use pgrotate_core::{Error, Kind, Result};
 
 use crate::http;
+use crate::requests;
 use crate::shared::Shared;
 
 /// As with the shared HTTP client.
@@ -58,7 +61,10 @@ pub(super) async fn connect(shared: &Shared, secret: &str) -> Result<Client> {
             .hint("set `region` under [aws] in the configuration, or AWS_REGION"));
     }
     // The executor repeats what may be repeated, with the journal knowing of it.
-    let config = Builder::from(&config).retry_config(RetryConfig::disabled()).interceptor(NoPlainHttp);
+    let config = Builder::from(&config)
+        .retry_config(RetryConfig::disabled())
+        .interceptor(NoPlainHttp)
+        .interceptor(Noted);
     Ok(Client::from_conf(config.build()))
 }
 
@@ -139,6 +145,34 @@ impl Intercept for NoPlainHttp {
         _config: &mut ConfigBag,
     ) -> Result<(), BoxError> {
         http::endpoint(context.request().uri()).map(drop).map_err(BoxError::from)
+    }
+}
+
+/// Notes what AWS calls each request.
+#[derive(Debug)]
+struct Noted;
+
+impl Intercept for Noted {
+    fn name(&self) -> &'static str {
+        "Noted"
+    }
+
+    fn read_after_attempt(
+        &self,
+        context: &FinalizerInterceptorContextRef<'_>,
+        _components: &RuntimeComponents,
+        _config: &mut ConfigBag,
+    ) -> Result<(), BoxError> {
+        // Every call is a POST; this header says which it is.
+        let (Some(request), Some(response)) = (context.request(), context.response()) else { return Ok(()) };
+        let target = request.headers().get("x-amz-target").unwrap_or_default();
+        let call = target.rsplit('.').next().unwrap_or_default();
+        let asked = requests::Asked {
+            what: call.to_owned(),
+            changes: !["Get", "Describe", "List"].iter().any(|verb| call.starts_with(verb)),
+        };
+        requests::note(&asked, |name| response.headers().get(name));
+        Ok(())
     }
 }
 

@@ -111,8 +111,9 @@ fn unknown_keys() {
        :       `-- did you mean `consumers`?
     33 | kind = "app"
        `----
-     help: there are: project, confirm, credentials_file, ca_file, environments, database, password,
-           azure, github, aws, onepassword, vault, authority, sinks, consumers, checks, records
+     help: there are: project, confirm, credentials_file, ca_file, evidence, environments, database,
+           password, azure, github, aws, onepassword, vault, authority, sinks, consumers, checks,
+           records
     "#);
     insta::assert_snapshot!(rejected(&with("value = \"{password}\"", "vlaue = \"{password}\"")), @r#"
      x no template variable {password} here; there are {ENV}, {env}, {group}
@@ -467,4 +468,11 @@ fn missing_keys() {
     17 | kind = "server"
        `----
     "#);
+}
+
+#[test]
+fn evidence_is_a_table_with_two_keys() {
+    let with = |line: &str| rejected(&GOOD.replacen("[environments]", &format!("{line}\n[environments]"), 1));
+    insta::assert_snapshot!(with("evidence = { sshkey = \"a\", trusted_keys = \"b\" }"), @"");
+    insta::assert_snapshot!(with("evidence = \"a\""), @"");
 }
