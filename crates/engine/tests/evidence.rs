@@ -37,9 +37,11 @@ impl Lab {
     }
 
     async fn rotate(&self) -> RunId {
-        let (clock, entropy): (Arc<dyn Clock>, Arc<dyn Entropy>) = (Arc::new(SystemClock), Arc::new(OsEntropy));
+        let (clock, entropy): (Arc<dyn Clock>, Arc<dyn Entropy>) =
+            (Arc::new(SystemClock), Arc::new(OsEntropy));
         let rotation = memory::rotation(&self.world, &clock, &entropy);
-        let engine = Embedded::new(self.store(), clock, entropy, Arc::new(Unobserved), Arc::clone(&self.stop));
+        let engine =
+            Embedded::new(self.store(), clock, entropy, Arc::new(Unobserved), Arc::clone(&self.stop));
         let wish = Wish { operator: "somebody".into(), ticket: None };
         engine.start(&rotation, wish).await.unwrap().0
     }
@@ -69,7 +71,10 @@ impl Lab {
 async fn it_goes_as_far_as_the_journal_and_says_nothing_twice() {
     let lab = Lab::new();
     assert!(lab.append(None).await.runs.is_empty());
-    assert!(!lab.home.evidence().exists() && lab.home.evidence_key().unwrap().is_none(), "there is nothing to sign");
+    assert!(
+        !lab.home.evidence().exists() && lab.home.evidence_key().unwrap().is_none(),
+        "there is nothing to sign"
+    );
     let first = lab.rotate().await;
     assert_eq!(lab.append(Some(first)).await.runs, [(first, false)]);
     let once = lab.evidence().read().unwrap();
