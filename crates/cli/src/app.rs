@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use pgrotate_core::env::{Clock, Entropy};
 use pgrotate_core::observer::Observer;
@@ -87,6 +88,18 @@ impl App {
         }
     }
 
+    /// The same, with what the journal knows about the environment.
+    pub(crate) async fn rotation_after(
+        &self,
+        config: &Config,
+        environment: &Environment,
+        engine: &Embedded,
+    ) -> Result<Rotation, Failure> {
+        let mut rotation = self.rotation(config, environment)?;
+        rotation.around.past = engine.past(environment, config.first(environment)).await?;
+        Ok(rotation)
+    }
+
     /// The engine, watched by this observer.
     pub(crate) fn engine(&self, observer: Arc<dyn Observer>) -> Result<Embedded> {
         let store = SqliteStore::open(&self.home()?.journal())?;
@@ -116,6 +129,19 @@ impl App {
     /// Whether the process has been asked to stop.
     pub(crate) fn stopping(&self) -> bool {
         self.stop.load(Ordering::Relaxed)
+    }
+
+    /// Waits, and tells whether the process was asked to stop meanwhile.
+    pub(crate) async fn stopping_within(&self, time: Duration) -> bool {
+        const NAP: Duration = Duration::from_millis(200);
+        let until = self.clock.uptime() + time;
+        loop {
+            let left = until.saturating_sub(self.clock.uptime());
+            if self.stopping() || left.is_zero() {
+                return self.stopping();
+            }
+            self.clock.sleep(left.min(NAP)).await;
+        }
     }
 
     /// The run that a command means: the one named, or the only one that is not over.

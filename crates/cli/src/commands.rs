@@ -5,10 +5,12 @@ mod audit;
 mod check;
 mod completions;
 mod confirm;
+mod consumers;
 mod history;
 mod init;
 mod man;
 mod plan;
+mod repair;
 mod report;
 mod resume;
 mod rollback;
@@ -27,7 +29,9 @@ pub(crate) enum Command {
     Init(init::Args),
     Check(check::Args),
     Plan(plan::Args),
+    Consumers(consumers::Args),
     Rotate(rotate::Args),
+    Repair(repair::Args),
     Resume(resume::Args),
     Abort(abort::Args),
     Rollback(rollback::Args),
@@ -45,8 +49,10 @@ pub(crate) async fn run(app: &App, command: Command) -> Result<Status, Failure> 
     match command {
         Command::Init(args) => init::run(app, args).await,
         Command::Check(args) => check::run(app, args).await,
+        Command::Consumers(args) => consumers::run(app, args).await,
         Command::Plan(args) => plan::run(app, args).await,
         Command::Rotate(args) => rotate::run(app, args).await,
+        Command::Repair(args) => repair::run(app, args).await,
         Command::Resume(args) => resume::run(app, args).await,
         Command::Abort(args) => abort::run(app, args).await,
         Command::Rollback(args) => rollback::run(app, args).await,

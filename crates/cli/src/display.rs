@@ -66,6 +66,13 @@ pub(crate) fn broken() -> String {
     styled(RED, "broken:")
 }
 
+/// Makes room for a new picture, where there is a screen.
+pub(crate) fn clear() {
+    if std::io::stdout().is_terminal() {
+        out("\x1b[2J\x1b[H");
+    }
+}
+
 /// Says something that a person should know.
 pub(crate) fn warning(text: &str) {
     err(&format!("{} {text}\n", styled(YELLOW, "warning:")));
@@ -98,8 +105,8 @@ pub(crate) fn finding(finding: &Finding) -> String {
         Severity::Unseen => styled(YELLOW, "unseen: "),
         Severity::Note => "note:   ".to_owned(),
     };
-    let mend = finding.mend.as_ref().map(|mend| format!("         {mend}\n")).unwrap_or_default();
-    format!("{label} {}: {}\n{mend}", finding.subject, finding.what)
+    let more = finding.why.iter().chain(&finding.mend).map(|line| format!("         {line}\n"));
+    format!("{label} {}: {}\n{}", finding.subject, finding.what, more.collect::<String>())
 }
 
 /// A copy's state in one word.
@@ -111,6 +118,11 @@ pub(crate) fn state(state: State) -> String {
         State::Unseen => "unseen".to_owned(),
         State::Unreachable => styled(RED, "unreachable"),
     }
+}
+
+/// Of sessions that no consumer is declared for.
+pub(crate) fn undeclared() -> String {
+    styled(RED, "not declared")
 }
 
 /// A table without lines, as wide as it needs to be.
@@ -146,6 +158,7 @@ pub(crate) fn summary(state: &RunState, end: &End) {
     match end {
         End::Done => {
             let what = match state.plan().back() {
+                None if !state.plan().changes_password() => "put right and proven".to_owned(),
                 None => "rotated and proven".to_owned(),
                 Some(back) => format!("the password from before {} is back and proven", back.run),
             };

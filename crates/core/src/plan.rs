@@ -4,6 +4,7 @@
 //! engine. Steps that don't wait for each other run at the same time, so a run takes as long
 //! as its longest chain.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::time::Duration;
 
@@ -22,6 +23,8 @@ pub const FORMAT: u16 = 1;
 pub enum StrategyName {
     /// One role: its password changes, and consumers follow.
     InPlace,
+    /// No password changes: copies that have drifted are brought in line with the vault of record.
+    Repair,
 }
 
 /// What a step does. The names are those of the contract's table.
@@ -60,6 +63,18 @@ pub enum Action {
         /// Which.
         copy: CopyId,
     },
+    /// Sees sessions of one consumer that began after the change.
+    VerifySessions {
+        /// Which.
+        consumer: String,
+    },
+    /// Tries both passwords from another place.
+    VerifyFrom {
+        /// Which.
+        vantage: String,
+    },
+    /// Sees the new password refused by the servers of the other environments.
+    VerifyElsewhere,
     /// Lets one verification speak.
     Verify {
         /// Which.
@@ -98,9 +113,13 @@ impl Action {
             Self::Promote => "promote",
             Self::Publish { .. } => "publish",
             Self::Activate { .. } => "activate",
-            Self::VerifyLogin | Self::VerifyCopy { .. } | Self::Verify { .. } | Self::VerifyAgain { .. } => {
-                "verify"
-            }
+            Self::VerifyLogin
+            | Self::VerifyCopy { .. }
+            | Self::VerifySessions { .. }
+            | Self::VerifyFrom { .. }
+            | Self::VerifyElsewhere
+            | Self::Verify { .. }
+            | Self::VerifyAgain { .. } => "verify",
             Self::Soak { .. } => "soak",
             Self::Retire { .. } => "retire",
             Self::Record { .. } => "record",
@@ -108,16 +127,21 @@ impl Action {
     }
 
     /// What it is done to, if the plan can have several steps of its kind.
-    pub fn subject(&self) -> Option<&str> {
-        match self {
-            Self::Publish { copy } | Self::VerifyCopy { copy } | Self::Retire { copy } => Some(copy.as_str()),
-            Self::Activate { consumer } => Some(consumer),
-            Self::VerifyLogin => Some("login"),
-            Self::Verify { verification } => Some(verification),
-            Self::Record { recorder } => Some(recorder),
-            Self::VerifyAgain { proof } => proof.subject(),
-            _ => None,
-        }
+    pub fn subject(&self) -> Option<Cow<'_, str>> {
+        Some(match self {
+            Self::Publish { copy } | Self::VerifyCopy { copy } | Self::Retire { copy } => {
+                copy.as_str().into()
+            }
+            Self::Activate { consumer } => consumer.into(),
+            Self::VerifyLogin => "login".into(),
+            Self::VerifySessions { consumer } => format!("sessions of {consumer}").into(),
+            Self::VerifyFrom { vantage } => format!("login from {vantage}").into(),
+            Self::VerifyElsewhere => "login elsewhere".into(),
+            Self::Verify { verification } => verification.into(),
+            Self::Record { recorder } => recorder.into(),
+            Self::VerifyAgain { proof } => return proof.subject(),
+            _ => return None,
+        })
     }
 
     /// What is done, be it for the first or the second time.
@@ -209,6 +233,20 @@ impl Plan {
         self.steps.iter().filter(move |step| step.action.kind() == kind)
     }
 
+    /// Whether it brings another password. What does not puts copies right.
+    pub fn changes_password(&self) -> bool {
+        self.steps.iter().any(|step| step.action == Action::Install)
+    }
+
+    /// The copies that it puts right, if it brings no other password.
+    pub fn repair(&self) -> Option<Vec<CopyId>> {
+        let copy = |step: &Step| match &step.action {
+            Action::Publish { copy } => Some(copy.clone()),
+            _ => None,
+        };
+        (!self.changes_password()).then(|| self.steps.iter().filter_map(copy).collect())
+    }
+
     /// Where it leads back to, if it is a rollback.
     pub fn back(&self) -> Option<&Back> {
         self.steps.iter().find_map(|step| match &step.action {
@@ -278,6 +316,10 @@ pub struct Outline {
     pub soak: Option<Duration>,
     /// The earlier password that shall be brought back, instead of a new one.
     pub back: Option<Back>,
+    /// The places from which both passwords are tried, beside here.
+    pub vantages: Vec<String>,
+    /// Whether there are other environments, whose servers must refuse the new password.
+    pub elsewhere: bool,
     /// The recorders.
     pub recorders: Vec<String>,
 }
@@ -298,6 +340,8 @@ pub struct ConsumerOutline {
     pub id: String,
     /// The copies that it reads; empty means that all are waited for.
     pub waits_for: Vec<CopyId>,
+    /// Whether its sessions can be told from others.
+    pub has_sessions: bool,
 }
 
 /// A verification, as a strategy sees it.
@@ -348,6 +392,9 @@ mod tests {
             Action::Activate { consumer: "app".into() },
             Action::VerifyLogin,
             Action::VerifyCopy { copy: copy() },
+            Action::VerifySessions { consumer: "app".into() },
+            Action::VerifyFrom { vantage: "agent".into() },
+            Action::VerifyElsewhere,
             Action::Verify { verification: "health".into() },
             Action::Soak { seconds: 60 },
             again,
@@ -366,6 +413,9 @@ mod tests {
         activate: activate/app
         verify: verify/login
         verify: verify/a:b
+        verify: verify/sessions of app
+        verify: verify/login from agent
+        verify: verify/login elsewhere
         verify: verify/health
         soak: soak
         verify: verify-again/a:b

@@ -5,11 +5,13 @@
 //! changes something can be asked whether it has happened.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
+use crate::census::{Sample, Session};
 use crate::error::{Error, Kind, Result};
 use crate::ids::{CopyId, Environment, RunId, VersionId};
 use crate::journal::Outcome;
@@ -50,6 +52,9 @@ pub struct Finding {
     pub severity: Severity,
     /// What was found.
     pub what: String,
+    /// Why it matters: what would come of a run.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub why: Option<String>,
     /// What to do about it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub mend: Option<String>,
@@ -58,7 +63,14 @@ pub struct Finding {
 impl Finding {
     /// Says what was found about what.
     pub fn new(severity: Severity, subject: impl Into<String>, what: impl Into<String>) -> Self {
-        Self { subject: subject.into(), severity, what: what.into(), mend: None }
+        Self { subject: subject.into(), severity, what: what.into(), why: None, mend: None }
+    }
+
+    /// Adds why it matters, where what was found does not say so by itself.
+    #[must_use]
+    pub fn why(mut self, why: impl Into<String>) -> Self {
+        self.why = Some(why.into());
+        self
     }
 
     /// Adds what to do about it.
@@ -74,7 +86,8 @@ pub fn grouped<'a>(findings: impl IntoIterator<Item = &'a Finding>) -> Vec<Findi
     let mut groups: Vec<Finding> = Vec::new();
     for finding in findings {
         let alike = |own: &&mut Finding| {
-            own.severity == finding.severity && own.what == finding.what && own.mend == finding.mend
+            (own.severity, &own.what, &own.why, &own.mend)
+                == (finding.severity, &finding.what, &finding.why, &finding.mend)
         };
         match groups.iter_mut().find(alike) {
             Some(group) => group.subject = format!("{}, {}", group.subject, finding.subject),
@@ -116,6 +129,9 @@ pub struct Survey {
     pub state: Option<VaultState>,
     /// What was found.
     pub findings: Vec<Finding>,
+    /// What the system itself calls the vault, where that says more than [`Vault::location`]: an id that another one
+    /// of the same name would not have.
+    pub identity: Option<String>,
 }
 
 /// The vault of record: holds the next password beside the current one, so that at every
@@ -216,6 +232,27 @@ pub trait Verifier: Send + Sync {
     /// # Errors
     /// Everything that is neither yes nor no: unreachable, TLS, a role that may not log in.
     async fn login(&self, secret: &Secret) -> Result<Login>;
+
+    /// What the server calls itself, whatever name leads to it, for who may log in; nothing if it does not say.
+    async fn identity(&self, _secret: &Secret) -> Result<Option<String>> {
+        Ok(None)
+    }
+}
+
+/// Another place from which passwords are proven.
+pub trait Vantage: Verifier {
+    /// Its name within the environment.
+    fn name(&self) -> &str;
+}
+
+/// Knows who is logged in as the role.
+#[async_trait]
+pub trait Census: Send + Sync {
+    /// Looks for as long as the window: whoever was there at some time is in the sample. An empty window is one look.
+    async fn take(&self, secret: &Secret, window: Duration) -> Result<Sample>;
+
+    /// Ends sessions, and no other that has one's number by now. Gives how many were still there.
+    async fn end(&self, secret: &Secret, sessions: &[Session]) -> Result<usize>;
 }
 
 /// What can be seen of a copy.
@@ -250,6 +287,9 @@ pub struct Inspection {
     pub seen: Seen,
     /// What was found.
     pub findings: Vec<Finding>,
+    /// What the system itself calls the copy or what holds it, where that says more than [`Sink::location`]: an id
+    /// that another one of the same name would not have.
+    pub identity: Option<String>,
 }
 
 /// A place that keeps a copy.

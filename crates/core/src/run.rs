@@ -13,6 +13,7 @@ use crate::error::{Error, Kind, Result, Retry};
 use crate::ids::{CopyId, RunId, StepId, VersionId};
 use crate::journal::{Event, FORMAT, Outcome, Record, RunOutcome, Start};
 use crate::lease::Generation;
+use crate::past::Published;
 use crate::plan::{Action, Plan, Step};
 
 /// Where one step stands.
@@ -250,7 +251,7 @@ impl RunState {
             Event::StepStarted { step, attempt } => self.started(step, *attempt, record)?,
             Event::StepFinished { step, outcome } => {
                 let state = self.moved(step, StepMove::Finish, record)?;
-                state.outcome = Some(outcome.clone());
+                state.outcome = Some((**outcome).clone());
                 state.finished_at = Some(record.at);
                 state.error = None;
             }
@@ -370,9 +371,15 @@ impl RunState {
     }
 
     /// Whether the server may have the new password: from the first try of `install` that was
-    /// not answered with a clear no. Until a try that is in flight is answered, it counts.
+    /// not answered with a clear no. Until a try that is in flight is answered, it counts. Of a run that
+    /// brings no password: whether a copy may have been written.
     pub fn past_point_of_no_return(&self) -> bool {
-        self.steps().filter(|(step, _)| step.action == Action::Install).any(|(_, state)| {
+        let changes_password = self.plan().changes_password();
+        let point = |action: &Action| match changes_password {
+            true => *action == Action::Install,
+            false => matches!(action, Action::Publish { .. }),
+        };
+        self.steps().filter(|(step, _)| point(&step.action)).any(|(_, state)| {
             state.may_have_happened || matches!(state.status, StepStatus::InFlight | StepStatus::Done)
         })
     }
@@ -400,6 +407,21 @@ impl RunState {
                 _ => None,
             })
             .collect()
+    }
+
+    /// When the server was seen to take the new password.
+    pub fn proven_at(&self) -> Option<Timestamp> {
+        self.plan().of_kind("prove").find_map(|step| self.step(&step.id).finished_at)
+    }
+
+    /// The copies that this run has brought to its password, and when.
+    pub fn published(&self) -> impl Iterator<Item = (CopyId, Published)> {
+        self.steps().filter_map(|(step, state)| match &step.action {
+            Action::Publish { copy } => {
+                Some((copy.clone(), Published { run: self.run, at: state.finished_at? }))
+            }
+            _ => None,
+        })
     }
 
     /// When the last consumer had taken up the new copies; the end of the last publication if

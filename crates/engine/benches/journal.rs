@@ -137,7 +137,10 @@ impl Lab {
                     let (step, outcome) = (step.id.clone(), Outcome::confirmed());
                     records
                         .push(record(records.len(), Event::StepStarted { step: step.clone(), attempt: 1 }));
-                    records.push(record(records.len(), Event::StepFinished { step, outcome }));
+                    records.push(record(
+                        records.len(),
+                        Event::StepFinished { step, outcome: Box::new(outcome) },
+                    ));
                 }
                 records.push(record(records.len(), Event::RunFinished { outcome: RunOutcome::Done }));
             }
@@ -161,7 +164,14 @@ fn chained(steps: usize) -> Vec<Step> {
 
 fn start(plan: Plan, lease: &Lease) -> Start {
     let generation = lease.generation;
-    Start { plan, generation, operator: "bench".into(), ticket: None, version: "bench".into() }
+    Start {
+        plan,
+        generation,
+        operator: "bench".into(),
+        ticket: None,
+        overrides: Default::default(),
+        version: "bench".into(),
+    }
 }
 
 fn median(mut values: Vec<f64>) -> f64 {

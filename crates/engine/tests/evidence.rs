@@ -42,7 +42,7 @@ impl Lab {
         let rotation = memory::rotation(&self.world, &clock, &entropy);
         let engine =
             Embedded::new(self.store(), clock, entropy, Arc::new(Unobserved), Arc::clone(&self.stop));
-        let wish = Wish { operator: "somebody".into(), ticket: None };
+        let wish = Wish { operator: "somebody".into(), ticket: None, overrides: Default::default() };
         engine.start(&rotation, wish).await.unwrap().0
     }
 

@@ -48,8 +48,14 @@ fn decoded(input: &[u8]) {
 fn played(input: &[u8]) {
     let plan = plan();
     let ids: Vec<StepId> = plan.steps.iter().map(|step| step.id.clone()).collect();
-    let start =
-        Start { plan, generation: Generation(1), operator: "fuzz".into(), ticket: None, version: "0".into() };
+    let start = Start {
+        plan,
+        generation: Generation(1),
+        operator: "fuzz".into(),
+        ticket: None,
+        overrides: Default::default(),
+        version: "0".into(),
+    };
     let first = record(0, Event::RunStarted(std::sync::Arc::new(start)));
     let mut state = RunState::begin(run(), &first).expect("a plan of a strategy begins a run");
     let mut kept = vec![first];
@@ -73,7 +79,7 @@ fn event(state: &RunState, what: u8, id: &StepId, which: usize) -> Event {
     match what % 16 {
         0..=3 => Event::StepStarted { attempt: state.step(id).attempts + 1, step },
         4 => Event::StepStarted { attempt: u32::from(what), step },
-        5..=8 => Event::StepFinished { step, outcome: Outcome::changed() },
+        5..=8 => Event::StepFinished { step, outcome: Box::new(Outcome::changed()) },
         9 => Event::StepFailed { step, error: error().unknown() },
         10 => Event::StepFailed { step, error: error() },
         11 => Event::StepParked { step },
@@ -93,10 +99,16 @@ fn plan() -> Plan {
         authority: "server".into(),
         vault: CopyId::from("vault:one"),
         copies: ["store:one", "store:two"].map(|id| CopyOutline { id: id.into(), retire: true }).to_vec(),
-        consumers: vec![ConsumerOutline { id: "app".into(), waits_for: vec!["store:one".into()] }],
+        consumers: vec![ConsumerOutline {
+            id: "app".into(),
+            waits_for: vec!["store:one".into()],
+            has_sessions: false,
+        }],
         verifications: vec![VerificationOutline { id: "health".into(), after_activation: true }],
         soak: Some(std::time::Duration::from_secs(1)),
         back: None,
+        vantages: Vec::new(),
+        elsewhere: false,
         recorders: vec!["log".into()],
     })
 }

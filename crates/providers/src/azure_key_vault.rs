@@ -256,7 +256,7 @@ impl Sink for Copy {
         let what = "whether this identity may write secrets shows only at the write";
         let mend = format!("it needs the role \"Key Vault Secrets Officer\" on {}", self.place.vault);
         findings.push(Finding::new(Severity::Unseen, self.id.as_str(), what).mend(mend));
-        Ok(Inspection { seen, findings })
+        Ok(Inspection { seen, findings, identity: None })
     }
 
     async fn inspect(&self) -> Result<Seen> {

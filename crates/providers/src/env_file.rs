@@ -160,7 +160,7 @@ impl Sink for EnvFile {
 
     async fn check(&self) -> Result<Inspection> {
         let text = self.text().await?;
-        Ok(Inspection { seen: self.seen(&text)?, findings: self.findings(&text)? })
+        Ok(Inspection { seen: self.seen(&text)?, findings: self.findings(&text)?, identity: None })
     }
 
     async fn inspect(&self) -> Result<Seen> {

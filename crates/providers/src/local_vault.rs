@@ -202,7 +202,7 @@ impl Vault for LocalVault {
             let finding = Finding::new(Severity::Blocks, self.id.as_str(), error.to_string());
             findings.push(finding.mend(error.hints().join("; ")));
         }
-        Ok(Survey { state: Some(state(loaded)), findings })
+        Ok(Survey { state: Some(state(loaded)), findings, identity: None })
     }
 
     async fn read(&self) -> Result<VaultState> {

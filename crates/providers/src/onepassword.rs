@@ -158,7 +158,7 @@ impl Vault for Onepassword {
             }));
         }
         let state = item.map(|item| item.read()).transpose()?;
-        Ok(Survey { state, findings })
+        Ok(Survey { state, findings, identity: None })
     }
 
     async fn read(&self) -> Result<VaultState> {

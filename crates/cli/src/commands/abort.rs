@@ -22,7 +22,8 @@ pub(crate) async fn run(app: &App, args: Args) -> Result<Status, Failure> {
     keeper.catch_up(&engine).await;
     let state = app.run(&engine, args.run).await?;
     let environment = known(&config, state.plan().environment.as_str())?;
-    let rotation = app.rotation(&config, &environment)?;
+    let mut rotation = app.rotation(&config, &environment)?;
+    rotation.repair = state.plan().repair();
     let end = engine.abort(&Noting(&rotation), state.run).await?;
     conclude(app, (&engine, &keeper), state.run, &end).await
 }

@@ -111,10 +111,11 @@ fn as_text(story: &Story) -> String {
             own.severity.clone(),
             own.subject.clone(),
             own.what.clone(),
+            own.why.clone().unwrap_or_default(),
             own.mend.clone().unwrap_or_default(),
         ]
     });
-    section(&mut text, &["finding", "of", "what", "what helps"], findings.collect());
+    section(&mut text, &["finding", "of", "what", "why", "what helps"], findings.collect());
     section(
         &mut text,
         &["after", "step", "status", "tries", "took", "outcome"],

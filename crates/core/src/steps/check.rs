@@ -1,19 +1,26 @@
 //! Looks at everything the run will need, before anything changes.
 
 use std::collections::BTreeMap;
+use std::fmt;
 
 use futures::future::join_all;
 
+use crate::census;
 use crate::database_url::DatabaseUrl;
 use crate::error::{Error, Kind, Result, Retry};
 use crate::ids::{CopyId, RunId, VersionId};
 use crate::journal::Outcome;
+use crate::past::Overrides;
 use crate::plan::Back;
 use crate::provider::{Content, Entry, Finding, Inspection, Login, Severity, Survey, VaultState, grouped};
 use crate::rotation::{Copy, Rotation};
 use crate::run::RunState;
 use crate::secret::Secret;
 use crate::value::Reading;
+
+/// What helps where a copy holds something else than it should.
+const WRONG_CONTENT: &str = "if the copy is wrong, `pgrotate repair` writes it anew; if it is right, correct `value` or \
+                             [database] in the configuration";
 
 /// Everything that was found.
 #[derive(Debug, Default)]
@@ -24,6 +31,8 @@ pub struct Report {
     pub before: BTreeMap<CopyId, VersionId>,
     /// The password that is current now.
     pub current: Option<Secret>,
+    /// What each system truly is: its place, or the id that it has for itself.
+    pub identities: BTreeMap<String, String>,
     /// What could not be looked at and may be possible in a moment; each stands among the
     /// findings too.
     pub passing: Vec<Error>,
@@ -49,8 +58,13 @@ impl Report {
         }
     }
 
+    fn identify(&mut self, what: impl fmt::Display, identity: impl Into<String>) {
+        self.identities.insert(what.to_string(), identity.into());
+    }
+
     fn merge(&mut self, other: Self) {
         self.findings.extend(other.findings);
+        self.identities.extend(other.identities);
         self.before.extend(other.before);
         self.current = self.current.take().or(other.current);
         self.passing.extend(other.passing);
@@ -63,13 +77,15 @@ pub(crate) async fn perform(rotation: &Rotation, run: &RunState) -> Result<Outco
     let mut outcome = Outcome::confirmed();
     outcome.previous = report.current.as_ref().map(|current| rotation.key.fingerprint(current));
     outcome.before = report.before;
+    outcome.identities = report.identities;
     outcome.findings = report.findings;
     Ok(outcome)
 }
 
 /// Looks, and fails if a run must not go on to change anything.
 pub(crate) async fn possible(rotation: &Rotation, run: &RunState) -> Result<Report> {
-    let report = look(rotation, run.start.ticket.as_deref(), Some(run)).await;
+    let asked = Asked { ticket: run.start.ticket.as_deref(), overrides: &run.start.overrides };
+    let report = look(rotation, asked, Some(run)).await;
     let blocking = report.findings.iter().filter(|finding| finding.severity == Severity::Blocks).count();
     match blocking {
         0 => Ok(report),
@@ -101,18 +117,27 @@ fn refusal(rotation: &Rotation, report: &Report) -> Error {
     )
 }
 
+/// What a run is asked for with, as far as a check depends on it.
+#[derive(Clone, Copy, Debug)]
+pub struct Asked<'a> {
+    /// The ticket.
+    pub ticket: Option<&'a str>,
+    /// What is let pass.
+    pub overrides: &'a Overrides,
+}
+
 /// Looks at everything at once, for a run that may have staged a password already, or for none.
 /// Changes nothing.
-pub async fn look(rotation: &Rotation, ticket: Option<&str>, run: Option<&RunState>) -> Report {
+pub async fn look(rotation: &Rotation, asked: Asked<'_>, run: Option<&RunState>) -> Report {
     let mut report = Report::default();
     let (core, copies, others) = futures::join!(
-        look_at_vault_and_server(rotation, run),
-        join_all(rotation.copies.iter().map(|copy| look_at_copy(rotation, copy))),
-        look_at_others(rotation, ticket),
+        look_at_vault_and_server(rotation, asked.overrides, run),
+        join_all(rotation.looked_at().map(|copy| look_at_copy(rotation, copy))),
+        look_at_others(rotation, asked.ticket),
     );
     report.merge(core);
     report.merge(others);
-    for (copy, mut found) in std::iter::zip(&rotation.copies, copies) {
+    for (copy, mut found) in std::iter::zip(rotation.looked_at(), copies) {
         // Among the copies `current` is what the copy holds.
         if let (Some(held), Some(current)) = (found.current.take(), &report.current)
             && held != *current
@@ -123,16 +148,36 @@ pub async fn look(rotation: &Rotation, ticket: Option<&str>, run: Option<&RunSta
         }
         report.merge(found);
     }
+    report.identify("server", rotation.target.to_string());
+    report.identify("authority", rotation.authority.location());
+    let now = rotation.clock.now();
+    report.findings.extend(rotation.around.past.findings(&report.identities, asked.overrides, now));
+    if rotation.repair.is_some() {
+        report.findings.iter_mut().for_each(as_for_repair);
+    }
     report.findings.sort_by_key(|finding| std::cmp::Reverse(finding.severity));
     report
 }
 
-async fn look_at_vault_and_server(rotation: &Rotation, run: Option<&RunState>) -> Report {
+/// What is wrong with a copy's content is what a repair is for.
+fn as_for_repair(finding: &mut Finding) {
+    if finding.mend.as_deref() == Some(WRONG_CONTENT) {
+        finding.severity = Severity::Warning;
+        finding.mend = Some("it is written anew, as the configuration says".to_owned());
+    }
+}
+
+async fn look_at_vault_and_server(
+    rotation: &Rotation,
+    overrides: &Overrides,
+    run: Option<&RunState>,
+) -> Report {
     let vault = &rotation.vault;
     let mut report = Report::default();
     let state = match vault.check().await {
-        Ok(Survey { state, findings }) => {
+        Ok(Survey { state, findings, identity }) => {
             report.findings = findings;
+            report.identify("vault of record", identity.unwrap_or_else(|| vault.location()));
             match state {
                 Some(state) => Ok(state),
                 None => vault.read().await,
@@ -163,17 +208,57 @@ async fn look_at_vault_and_server(rotation: &Rotation, run: Option<&RunState>) -
         report.findings.push(Finding::new(Severity::Blocks, vault.id().as_str(), what).mend(mend));
         return report;
     };
-    let (login, authority) =
-        futures::join!(rotation.verifier.login(&current), rotation.authority.check(&current));
+    report.merge(look_at_server(rotation, &current, overrides).await);
+    report.current = Some(current);
+    report
+}
+
+async fn look_at_server(rotation: &Rotation, current: &Secret, overrides: &Overrides) -> Report {
+    let (login, authority, identity, sessions) = futures::join!(
+        rotation.verifier.login(current),
+        rotation.authority.check(current),
+        rotation.verifier.identity(current),
+        look_at_sessions(rotation, current, overrides),
+    );
     let mut server = Report::default();
     server.take(authority, &rotation.authority.describe());
+    // A login that fails says so itself.
+    if matches!(login, Ok(Login::Accepted)) {
+        server.take(sessions, "sessions");
+        match identity {
+            Ok(identity) => identity.into_iter().for_each(|own| server.identify("PostgreSQL system", own)),
+            Err(error) => server.findings.push(unseen_identity(&error)),
+        }
+    }
     // What stops the authority explains a login that fails; saying both would hide the reason.
     if !(login.is_err() && server.blocks()) {
         server.take(login.map(|login| judge(rotation, login)), "login");
     }
-    report.merge(server);
-    report.current = Some(current);
-    report
+    server
+}
+
+/// The server's identity is a second look at what its name already says.
+fn unseen_identity(error: &Error) -> Finding {
+    Finding::new(
+        Severity::Unseen,
+        "PostgreSQL system",
+        format!("the server does not say which it is: {error:#}"),
+    )
+}
+
+/// Who is logged in, and who of them is nobody's.
+async fn look_at_sessions(
+    rotation: &Rotation,
+    current: &Secret,
+    overrides: &Overrides,
+) -> Result<Vec<Finding>> {
+    let Some(own) = &rotation.around.census else { return Ok(Vec::new()) };
+    // What changes no password locks nobody out.
+    if rotation.repair.is_some() {
+        return Ok(Vec::new());
+    }
+    let sample = own.take(current, rotation.around.times.window).await?;
+    Ok(census::findings(rotation, &sample, &overrides.waived))
 }
 
 /// A pending password of another run must not be overwritten: it may be the one that works.
@@ -230,7 +315,7 @@ fn judge(rotation: &Rotation, login: Login) -> Vec<Finding> {
 async fn look_at_copy(rotation: &Rotation, copy: &Copy) -> Report {
     let id = copy.sink.id();
     let mut report = Report::default();
-    let Inspection { seen, findings } = match copy.sink.check().await {
+    let Inspection { seen, findings, identity } = match copy.sink.check().await {
         Ok(inspection) => inspection,
         Err(error) => {
             report.take(Err(error), id.as_str());
@@ -238,6 +323,7 @@ async fn look_at_copy(rotation: &Rotation, copy: &Copy) -> Report {
         }
     };
     report.findings = findings;
+    report.identify(id, identity.unwrap_or_else(|| copy.sink.location()));
     match &seen.content {
         Content::Value(value) => {
             let (password, found) = read_value(rotation, copy, value);
@@ -278,7 +364,7 @@ fn read_value(rotation: &Rotation, copy: &Copy, value: &Secret) -> (Option<Secre
                 id,
                 format!("its present value is not what the configuration says: {why}"),
             )
-            .mend("put it right by hand, or correct `value` in the configuration");
+            .mend(WRONG_CONTENT);
             (None, vec![finding])
         }
         (Reading::Foreign(why), _) => (None, vec![Finding::new(Severity::Warning, id, why)]),
@@ -286,11 +372,9 @@ fn read_value(rotation: &Rotation, copy: &Copy, value: &Secret) -> (Option<Secre
 }
 
 fn look_at_url(rotation: &Rotation, id: &str, url: &DatabaseUrl) -> Vec<Finding> {
-    let mend = "correct the copy or [database] in the configuration: one of them points at the wrong place";
-    let wrong = url
-        .disagreements(&rotation.target)
-        .into_iter()
-        .map(|found| Finding::new(Severity::Blocks, id, format!("in the URL it holds, {found}")).mend(mend));
+    let wrong = url.disagreements(&rotation.target).into_iter().map(|found| {
+        Finding::new(Severity::Blocks, id, format!("in the URL it holds, {found}")).mend(WRONG_CONTENT)
+    });
     let odd = url.driver_warning().into_iter().chain(url.encoding_warning());
     let odd = odd.map(|warning| Finding::new(Severity::Warning, id, warning));
     wrong.chain(odd).collect()
@@ -355,7 +439,7 @@ mod tests {
         }
         async fn check(&self) -> Result<Inspection> {
             let own = self.2.map(|severity| Finding::new(severity, self.0.as_str(), "its own"));
-            Ok(Inspection { seen: self.inspect().await?, findings: Vec::from_iter(own) })
+            Ok(Inspection { seen: self.inspect().await?, findings: Vec::from_iter(own), identity: None })
         }
         async fn inspect(&self) -> Result<Seen> {
             Ok(Seen { content: Content::Reference(self.1.into()), version: None, updated_at: None })
@@ -391,7 +475,8 @@ mod tests {
     }
 
     fn findings(rotation: &Rotation, ticket: Option<&str>) -> Vec<Finding> {
-        look(rotation, ticket, None).now_or_never().unwrap().findings
+        let asked = Asked { ticket, overrides: &Overrides::default() };
+        look(rotation, asked, None).now_or_never().unwrap().findings
     }
 
     #[test]

@@ -16,7 +16,7 @@ impl AwsSecretsManager {
         let mut findings = self.judge(&described);
         if described.deleted_date().is_some() {
             let seen = Seen { content: Content::Unseen, version: None, updated_at: None };
-            return Ok(Inspection { seen, findings });
+            return Ok(Inspection { seen, findings, identity: None });
         }
         let stored = stored?;
         findings.extend(self.judge_value(stored.as_ref()));
@@ -28,7 +28,7 @@ impl AwsSecretsManager {
             let (version, updated_at) = whole.unzip();
             Seen { content: Content::Unseen, version, updated_at: updated_at.flatten() }
         });
-        Ok(Inspection { seen, findings })
+        Ok(Inspection { seen, findings, identity: None })
     }
 
     async fn describe(&self) -> Result<DescribeSecretOutput> {

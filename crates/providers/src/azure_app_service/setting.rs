@@ -296,7 +296,7 @@ impl Sink for Setting {
         let mut findings = self.judge(&account, &settings).await?;
         findings.extend(rights?);
         findings.extend(slots?);
-        Ok(Inspection { seen: self.seen(&settings), findings })
+        Ok(Inspection { seen: self.seen(&settings), findings, identity: None })
     }
 
     async fn inspect(&self) -> Result<Seen> {

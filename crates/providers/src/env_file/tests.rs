@@ -81,7 +81,7 @@ async fn a_url_keeps_everything_but_its_password() {
 async fn an_empty_line_is_filled_and_a_missing_one_is_asked_for() {
     let (_folder, path) = folder_with("KEY=\n");
     let filled = sink(&path, Dialect::Docker);
-    let Inspection { seen, findings } = filled.check().await.unwrap();
+    let Inspection { seen, findings, .. } = filled.check().await.unwrap();
     assert!(
         matches!(seen.content, Content::Absent)
             && findings.iter().all(|found| found.severity < Severity::Blocks)
@@ -92,7 +92,7 @@ async fn an_empty_line_is_filled_and_a_missing_one_is_asked_for() {
 
     let (_folder, path) = folder_with("OTHER=1\n");
     let missing = sink(&path, Dialect::Docker);
-    let Inspection { seen, findings } = missing.check().await.unwrap();
+    let Inspection { seen, findings, .. } = missing.check().await.unwrap();
     assert!(matches!(seen.content, Content::Absent));
     let found = findings.iter().find(|found| found.severity == Severity::Blocks).unwrap();
     assert_eq!(found.mend.as_deref(), Some("add the line `KEY=`"));
@@ -183,7 +183,7 @@ async fn the_check_warns_of_what_leaks_or_is_meant_otherwise() {
     let (folder, path) = folder_with("KEY=\"quoted\"\n");
     std::fs::set_permissions(&path, PermissionsExt::from_mode(0o644)).unwrap();
     std::fs::hard_link(&path, folder.path().join("second")).unwrap();
-    let Inspection { seen, findings } = sink(&path, Dialect::Verbatim).check().await.unwrap();
+    let Inspection { seen, findings, .. } = sink(&path, Dialect::Verbatim).check().await.unwrap();
     assert!(matches!(seen.content, Content::Value(value) if value == Secret::new("\"quoted\"")));
     let warned = |what: &str| {
         findings.iter().any(|found| found.severity == Severity::Warning && found.what.contains(what))

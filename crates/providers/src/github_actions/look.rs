@@ -34,7 +34,7 @@ impl GithubActions {
         findings.extend(self.judge_absence(metadata.is_none()));
         findings.extend(runs?);
         findings.extend(shadows?);
-        Ok(Inspection { seen: seen(metadata.as_ref()), findings })
+        Ok(Inspection { seen: seen(metadata.as_ref()), findings, identity: None })
     }
 
     fn finding(&self, severity: Severity, what: impl Into<String>) -> Finding {

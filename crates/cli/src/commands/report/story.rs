@@ -60,6 +60,7 @@ pub(super) struct Finding {
     pub(super) severity: String,
     pub(super) subject: String,
     pub(super) what: String,
+    pub(super) why: Option<String>,
     pub(super) mend: Option<String>,
 }
 
@@ -226,7 +227,16 @@ fn beside(object: &Map<String, Value>, known: &[&str]) -> Vec<String> {
 }
 
 fn plain(value: &Value) -> String {
-    value.as_str().map_or_else(|| value.to_string(), str::to_owned)
+    match value {
+        Value::String(text) => text.clone(),
+        Value::Array(all) => all.iter().map(plain).collect::<Vec<_>>().join(", "),
+        Value::Object(all) => all
+            .iter()
+            .map(|(name, value)| format!("{} {}", name.replace('_', " "), plain(value)))
+            .collect::<Vec<_>>()
+            .join("; "),
+        other => other.to_string(),
+    }
 }
 
 fn names(event: &Event, id: &StepId) -> bool {
@@ -362,6 +372,7 @@ fn findings(state: &RunState) -> Vec<Finding> {
         severity: severity(own.severity).to_owned(),
         subject: own.subject.clone(),
         what: own.what.clone(),
+        why: own.why.clone(),
         mend: own.mend.clone(),
     })
     .collect()
