@@ -226,19 +226,20 @@ async fn due(
     due
 }
 
-/// The runs that rest in the journal with more entries than the evidence has, with both numbers.
+/// The runs of which journal and evidence have another number of entries, with both numbers: those that rest with more
+/// in the journal, and those of which the journal has lost some.
 ///
 /// # Errors
 /// When the journal can't be read.
-pub async fn missing(store: &SqliteStore, known: impl Fn(RunId) -> u64) -> Result<Vec<(RunId, u64, u64)>> {
-    let mut missing = Vec::new();
+pub async fn unlike(store: &SqliteStore, known: impl Fn(RunId) -> u64) -> Result<Vec<(RunId, u64, u64)>> {
+    let mut unlike = Vec::new();
     for (run, length) in store.lengths()? {
         let known = known(run);
-        if known < length && rests(&store.read(run).await?) {
-            missing.push((run, length, known));
+        if known > length || (known < length && rests(&store.read(run).await?)) {
+            unlike.push((run, length, known));
         }
     }
-    Ok(missing)
+    Ok(unlike)
 }
 
 /// Whether a run is over, or waits for a person.

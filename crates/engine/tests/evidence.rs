@@ -12,7 +12,7 @@ use pgrotate_core::engine::Wish;
 use pgrotate_core::env::{Clock, Entropy};
 use pgrotate_core::memory::{self, Memory};
 use pgrotate_core::observer::Unobserved;
-use pgrotate_engine::evidence::{Appended, missing};
+use pgrotate_engine::evidence::{Appended, unlike};
 use pgrotate_engine::system::{OsEntropy, SystemClock};
 use pgrotate_engine::{Embedded, Evidence, Home, SqliteStore};
 use pgrotate_evidence::verify::Proof;
@@ -63,7 +63,7 @@ impl Lab {
 
     async fn missing(&self, proof: &Proof) -> usize {
         let known = |run: RunId| proof.runs.get(&run.to_string()).map_or(0, |ended| ended.entries);
-        missing(&self.store(), known).await.unwrap().len()
+        unlike(&self.store(), known).await.unwrap().len()
     }
 }
 

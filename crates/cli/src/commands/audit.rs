@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use pgrotate_core::observer::Unobserved;
 use pgrotate_core::{Error, Kind, RunId};
-use pgrotate_engine::evidence::missing;
+use pgrotate_engine::evidence::unlike;
 use pgrotate_evidence::verify::{Broken, Failure as Unproven, Proof, What};
 use pgrotate_evidence::{Trusted, verify};
 use serde_json::{Value, json};
@@ -138,7 +138,7 @@ enum Against {
     Nothing,
     /// There is no journal.
     NoJournal,
-    /// These runs rest with more entries than the evidence has.
+    /// Of these runs it has another number of entries.
     Journal(Vec<(RunId, u64, u64)>),
     /// It can't be read.
     Unread(Error),
@@ -165,7 +165,10 @@ async fn own(app: &App, keys: &Keys) -> Result<Status, Failure> {
     match proof {
         Some(proof) => said(app, &path, &proof, &against),
         None if app.json => display::json(&json!({ "ok": whole, "lines": 0, "missing": lacking(&against) })),
-        None => display::out(&format!("no evidence yet\n{}", in_words(&against))),
+        None => {
+            display::out(&format!("no evidence yet\n{}", in_words(&against)));
+            hint(&against);
+        }
     }
     Ok(if whole { Status::Done } else { Status::Failed })
 }
@@ -182,8 +185,8 @@ async fn compare(app: &App, proof: Option<&Proof>) -> Against {
         Ok(engine) => engine,
         Err(error) => return Against::Unread(error),
     };
-    match missing(engine.store(), known).await {
-        Ok(missing) => Against::Journal(missing),
+    match unlike(engine.store(), known).await {
+        Ok(unlike) => Against::Journal(unlike),
         Err(error) => Against::Unread(error),
     }
 }
@@ -202,6 +205,9 @@ fn in_words(against: &Against) -> String {
         Against::Journal(missing) => missing
             .iter()
             .map(|(run, journal, known)| match known {
+                known if known > journal => format!(
+                    "ahead: the evidence has {known} entries of the run {run}, the journal {journal}: it is an older copy\n"
+                ),
                 0 => format!("missing: the run {run}, of which the journal has {journal} entries\n"),
                 _ => format!(
                     "missing: the end of the run {run}: the journal has {journal} entries, the evidence {known}\n"
@@ -260,7 +266,12 @@ fn said(app: &App, file: &Path, proof: &Proof, against: &Against) {
     }
     text.push_str(&in_words(against));
     display::out(&text);
-    if missing != json!([]) {
+    hint(against);
+}
+
+fn hint(against: &Against) {
+    let Against::Journal(unlike) = against else { return };
+    if unlike.iter().any(|(_, journal, known)| known < journal) {
         display::err(&format!("hint:  {MISSING}\n"));
     }
 }

@@ -17,12 +17,13 @@ use aws_config::{AppName, BehaviorVersion, ConfigLoader, Region};
 use aws_credential_types::Credentials;
 use aws_sdk_secretsmanager::Client;
 use aws_sdk_secretsmanager::config::interceptors::{
-    BeforeTransmitInterceptorContextRef, FinalizerInterceptorContextRef,
+    BeforeDeserializationInterceptorContextRef, BeforeTransmitInterceptorContextRef,
 };
 use aws_sdk_secretsmanager::config::{Builder, ConfigBag, Intercept, RuntimeComponents, SharedHttpClient};
 use aws_sdk_secretsmanager::error::BoxError;
 use aws_smithy_http_client::tls::rustls_provider::CryptoMode;
 use aws_smithy_http_client::tls::{Provider, TlsContext, TrustStore};
+use aws_smithy_types::config_bag::{Storable, StoreReplace};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use pgrotate_core::{Error, Kind, Result};
@@ -152,26 +153,42 @@ impl Intercept for NoPlainHttp {
 #[derive(Debug)]
 struct Noted;
 
+/// The call that a request makes. When its answer is there, the request itself is gone.
+#[derive(Debug)]
+struct Call(String);
+
+impl Storable for Call {
+    type Storer = StoreReplace<Self>;
+}
+
 impl Intercept for Noted {
     fn name(&self) -> &'static str {
         "Noted"
     }
 
-    fn read_after_attempt(
+    fn read_before_transmit(
         &self,
-        context: &FinalizerInterceptorContextRef<'_>,
+        context: &BeforeTransmitInterceptorContextRef<'_>,
         _components: &RuntimeComponents,
-        _config: &mut ConfigBag,
+        config: &mut ConfigBag,
     ) -> Result<(), BoxError> {
         // Every call is a POST; this header says which it is.
-        let (Some(request), Some(response)) = (context.request(), context.response()) else { return Ok(()) };
-        let target = request.headers().get("x-amz-target").unwrap_or_default();
-        let call = target.rsplit('.').next().unwrap_or_default();
-        let asked = requests::Asked {
-            what: call.to_owned(),
-            changes: !["Get", "Describe", "List"].iter().any(|verb| call.starts_with(verb)),
-        };
-        requests::note(&asked, |name| response.headers().get(name));
+        let target = context.request().headers().get("x-amz-target").unwrap_or_default();
+        let call = target.rsplit('.').next().unwrap_or_default().to_owned();
+        config.interceptor_state().store_put(Call(call));
+        Ok(())
+    }
+
+    fn read_before_deserialization(
+        &self,
+        context: &BeforeDeserializationInterceptorContextRef<'_>,
+        _components: &RuntimeComponents,
+        config: &mut ConfigBag,
+    ) -> Result<(), BoxError> {
+        let what = config.load::<Call>().map(|call| call.0.clone()).unwrap_or_default();
+        let looks = ["Get", "Describe", "List"].iter().any(|verb| what.starts_with(verb));
+        let asked = requests::Asked { what, changes: !looks };
+        requests::note(&asked, |name| context.response().headers().get(name));
         Ok(())
     }
 }

@@ -473,6 +473,28 @@ fn missing_keys() {
 #[test]
 fn evidence_is_a_table_with_two_keys() {
     let with = |line: &str| rejected(&GOOD.replacen("[environments]", &format!("{line}\n[environments]"), 1));
-    insta::assert_snapshot!(with("evidence = { sshkey = \"a\", trusted_keys = \"b\" }"), @"");
-    insta::assert_snapshot!(with("evidence = \"a\""), @"");
+    insta::assert_snapshot!(with("evidence = { sshkey = \"a\", trusted_keys = \"b\" }"), @r#"
+      x 2 mistakes in pgrotate.toml
+
+    Error:
+      x unknown key `sshkey`
+       ,-[pgrotate.toml:3:14]
+     2 |
+     3 | evidence = { sshkey = "a", trusted_keys = "b" }
+       :              ^^^|^^
+       :                 `-- did you mean `ssh_key`?
+     4 | [environments]
+       `----
+      help: there are: ssh_key, trusted_keys
+
+    Error:
+      x a list is wanted here
+       ,-[pgrotate.toml:3:43]
+     2 |
+     3 | evidence = { sshkey = "a", trusted_keys = "b" }
+       :                                           ^|^
+       :                                            `-- this is a string
+     4 | [environments]
+       `----
+    "#);
 }
