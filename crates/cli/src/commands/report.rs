@@ -94,8 +94,10 @@ fn write(file: &Path, bytes: &[u8]) -> Result<(), Error> {
 fn as_text(story: &Story) -> String {
     let facts: Vec<Vec<String>> =
         story.facts.iter().map(|fact| vec![fact.name.clone(), fact.value.clone()]).collect();
-    let mut text =
-        format!("{}\n\n{}\n", display::bold(&story.title), table(&["", ""], facts).trim_start_matches('\n'));
+    // A table without a heading: its first line is empty.
+    let facts = table(&["", ""], facts);
+    let facts = facts.split_once('\n').map_or("", |(_, rows)| rows);
+    let mut text = format!("{}\n\n{facts}\n", display::bold(&story.title));
     let copies = story.copies.iter().map(|own| {
         vec![
             own.id.clone(),
@@ -121,6 +123,10 @@ fn as_text(story: &Story) -> String {
         &["after", "step", "status", "tries", "took", "outcome"],
         story.steps.iter().map(step).collect(),
     );
+    let more = story.steps.iter().flat_map(|step| {
+        step.more.iter().map(|own| vec![step.id.clone(), own.name.clone(), own.value.clone()])
+    });
+    section(&mut text, &["step", "noted beside", ""], more.collect());
     let requests = story.steps.iter().flat_map(|step| {
         step.requests
             .iter()

@@ -77,6 +77,8 @@ pub(super) struct Step {
     pub(super) for_ms: u64,
     pub(super) outcome: String,
     pub(super) notes: Vec<String>,
+    /// What its outcome says beside, by name.
+    pub(super) more: Vec<Fact>,
     pub(super) failures: Vec<String>,
     pub(super) requests: Vec<Request>,
 }
@@ -168,7 +170,7 @@ impl Lines {
             _ => None,
         });
         let (outcome, notes) = match (&story.outcome, story.status) {
-            (Some(outcome), _) => (in_words(outcome), [outcome.notes.clone(), self.more(id)].concat()),
+            (Some(outcome), _) => (in_words(outcome), outcome.notes.clone()),
             (None, StepStatus::Waiting) => (String::new(), Vec::new()),
             (None, _) => (story.error.as_ref().map(ToString::to_string).unwrap_or_default(), Vec::new()),
         };
@@ -193,13 +195,14 @@ impl Lines {
             for_ms,
             outcome,
             notes,
+            more: self.more(id),
             failures: failures.collect(),
             requests: requests.collect(),
         }
     }
 
     /// What a step's outcome says beside what this version knows.
-    fn more(&self, id: &StepId) -> Vec<String> {
+    fn more(&self, id: &StepId) -> Vec<Fact> {
         const KNOWN: [&str; 9] = [
             "effect",
             "version",
@@ -220,21 +223,30 @@ impl Lines {
     }
 }
 
-/// The members of an object that are none of these, in words.
-fn beside(object: &Map<String, Value>, known: &[&str]) -> Vec<String> {
+/// The members of an object that are none of these, each by its name; of a table of names, each one.
+fn beside(object: &Map<String, Value>, known: &[&str]) -> Vec<Fact> {
     let strange = object.iter().filter(|(name, _)| !known.contains(&name.as_str()));
-    strange.map(|(name, value)| format!("{}: {}", name.replace('_', " "), plain(value))).collect()
+    let facts = strange.flat_map(|(name, value)| {
+        let name = name.replace('_', " ");
+        match value {
+            Value::Object(all) => all
+                .iter()
+                .map(|(own, value)| Fact { name: format!("{name}: {own}"), value: plain(value) })
+                .collect(),
+            value => vec![Fact { name, value: plain(value) }],
+        }
+    });
+    facts.collect()
 }
 
+/// A value for a person to read.
 fn plain(value: &Value) -> String {
     match value {
         Value::String(text) => text.clone(),
         Value::Array(all) => all.iter().map(plain).collect::<Vec<_>>().join(", "),
-        Value::Object(all) => all
-            .iter()
-            .map(|(name, value)| format!("{} {}", name.replace('_', " "), plain(value)))
-            .collect::<Vec<_>>()
-            .join("; "),
+        Value::Object(all) => {
+            all.iter().map(|(name, value)| format!("{name} {}", plain(value))).collect::<Vec<_>>().join("; ")
+        }
         other => other.to_string(),
     }
 }
@@ -299,10 +311,8 @@ fn facts(state: &RunState, lines: &Lines) -> Vec<Fact> {
     mark(marks.and_then(|own| own.fingerprint.as_ref()))
         .into_iter()
         .for_each(|own| fact("fingerprint after", own));
-    let strange = lines.raw.first().and_then(|raw| raw["event"].as_object());
-    for (name, value) in strange.into_iter().flatten().filter(|(name, _)| !KNOWN.contains(&name.as_str())) {
-        fact(&name.replace('_', " "), plain(value));
-    }
+    let start = lines.raw.first().and_then(|raw| raw["event"].as_object());
+    facts.extend(start.map(|start| beside(start, &KNOWN)).unwrap_or_default());
     facts
 }
 
