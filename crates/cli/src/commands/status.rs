@@ -30,7 +30,7 @@ pub(crate) struct Args {
 }
 
 /// How many environments are asked at a time.
-const AT_A_TIME: usize = 32;
+pub(super) const AT_A_TIME: usize = 32;
 
 pub(crate) async fn run(app: &App, args: Args) -> Result<Status, Failure> {
     let config = app.config()?;
