@@ -166,13 +166,25 @@ def concurrency():
         row("the same steps one after the other", f"{alone:.2f} s", f"{alone / together:.1f} times as long")
 
 
-def journal_bench(*arguments, traced=()):
-    """What benches/journal.rs of the engine says, or its synchronous writes as strace counts them."""
+def bench(package, name):
+    """A bench of one of our crates, built."""
     built = subprocess.run(
-        ["cargo", "bench", "-q", "-p", "pgrotate-engine", "--locked", "--bench", "journal", "--no-run", "--message-format=json"],
+        ["cargo", "bench", "-q", "-p", package, "--locked", "--bench", name, "--no-run", "--message-format=json"],
         cwd=ROOT, stdout=subprocess.PIPE, check=True)
     programs = [json.loads(line).get("executable") for line in built.stdout.splitlines()]
-    program = next(program for program in programs if program)
+    return next(program for program in programs if program)
+
+
+def evidence():
+    done = subprocess.run([bench("pgrotate-evidence", "verify")], capture_output=True, text=True, check=True)
+    figures = json.loads(done.stdout)
+    row(f"evidence verified, entries a second ({figures['megabytes']:.0f} MB)", f"{figures['verified_per_second']:.0f}", "at least 200000")
+    row("evidence gone through before an append, entries a second", f"{figures['surveyed_per_second']:.0f}")
+
+
+def journal_bench(*arguments, traced=()):
+    """What benches/journal.rs of the engine says, or its synchronous writes as strace counts them."""
+    program = bench("pgrotate-engine", "journal")
     done = subprocess.run([*traced, program, *map(str, arguments)], capture_output=True, text=True, check=True)
     return done.stderr if traced else json.loads(done.stdout)
 
@@ -202,6 +214,7 @@ def main():
     recovery()
     concurrency()
     journal()
+    evidence()
 
 
 if __name__ == "__main__":

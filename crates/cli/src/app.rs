@@ -12,8 +12,10 @@ use pgrotate_core::run::RunState;
 use pgrotate_core::{Environment, Error, Kind, Result, RunId};
 use pgrotate_engine::system::{OsEntropy, SystemClock};
 use pgrotate_engine::{Embedded, Home, SqliteStore};
+use pgrotate_evidence::Signer;
 
 use crate::config::{Config, Deps};
+use crate::evidence::Keeper;
 use crate::exit::Failure;
 
 /// One call of the program.
@@ -64,6 +66,27 @@ impl App {
         let key = self.home()?.fingerprint_key(&*self.entropy)?;
         let deps = Deps { key, clock: Arc::clone(&self.clock), entropy: Arc::clone(&self.entropy) };
         Ok(config.rotation(environment, deps)?)
+    }
+
+    /// The evidence, and who signs it. A key that can't be used is found here, before anything happens.
+    pub(crate) fn keeper(&self, config: &Config) -> Result<Keeper, Failure> {
+        self.keeper_with(config.signer()?)
+    }
+
+    /// The same for a command that needs no configuration: the key of the state folder signs where none is named.
+    pub(crate) fn keeper_with(&self, named: Option<Signer>) -> Result<Keeper, Failure> {
+        Ok(Keeper::new(self.home()?, named, Arc::clone(&self.clock), Arc::clone(&self.entropy))?)
+    }
+
+    /// The configuration of a command that can do without one: none where nobody has named one and none lies here.
+    pub(crate) fn config_if_any(&self) -> Result<Option<Config>, Failure> {
+        match self.config.is_none()
+            && Config::find(None).is_err()
+            && std::env::var_os("PGROTATE_CONFIG").is_none()
+        {
+            true => Ok(None),
+            false => self.config().map(Some),
+        }
     }
 
     /// The same, with what the journal knows about the environment.

@@ -1,6 +1,7 @@
 //! The commands, one file each.
 
 mod abort;
+mod audit;
 mod check;
 mod completions;
 mod confirm;
@@ -10,6 +11,7 @@ mod init;
 mod man;
 mod plan;
 mod repair;
+mod report;
 mod resume;
 mod rollback;
 mod rotate;
@@ -37,6 +39,8 @@ pub(crate) enum Command {
     Status(status::Args),
     History(history::Args),
     Runbook(runbook::Args),
+    Report(report::Args),
+    Audit(audit::Args),
     Vault(vault::Args),
     Completions(completions::Args),
     Man(man::Args),
@@ -57,6 +61,8 @@ pub(crate) async fn run(app: &App, command: Command) -> Result<Status, Failure> 
         Command::Status(args) => status::run(app, args).await,
         Command::History(args) => history::run(app, args).await,
         Command::Runbook(args) => runbook::run(app, args).await,
+        Command::Report(args) => report::run(app, args).await,
+        Command::Audit(args) => audit::run(app, args).await,
         Command::Vault(args) => vault::run(app, args).await,
         Command::Completions(args) => completions::run(args),
         Command::Man(args) => man::run(&args),

@@ -10,6 +10,7 @@
 mod binding;
 mod de;
 mod environments;
+mod evidence;
 mod files;
 mod order;
 mod problem;
@@ -37,6 +38,7 @@ use pgrotate_core::past::Past;
 use pgrotate_core::provider::Verifier;
 use pgrotate_core::rotation::{Rotation, Surroundings};
 use pgrotate_core::{Environment, FingerprintKey};
+use pgrotate_evidence::{Signer, Trusted};
 use pgrotate_providers::Shared;
 use pgrotate_providers::azure::Accounts;
 use pgrotate_providers::credentials::Credentials;
@@ -46,6 +48,8 @@ use pgrotate_providers::shared;
 
 use binding::{Parts, Tables};
 use environments::Named;
+use evidence::Evidence;
+pub(crate) use evidence::trust;
 use order::Order;
 use problem::{Problem, Problems};
 use registry::{Providers, Registry};
@@ -78,6 +82,7 @@ pub(crate) struct Config {
     project: String,
     /// The environments whose rotation has to be confirmed by the plan's hash, if the file names them.
     confirm: Option<Vec<String>>,
+    evidence: Evidence,
     /// Which environment has to be rotated before which, and how long ago at most.
     order: Order,
     drafts: Vec<Draft>,
@@ -126,7 +131,7 @@ impl Config {
         let base = absolute.parent().unwrap_or(Path::new("/")).to_owned();
         let source = Source::new(path, text);
         let mut problems = Problems::default();
-        let Read { project, confirm, order, drafts } = read(&source, &mut problems);
+        let Read { project, confirm, order, evidence, drafts } = read(&source, &mut problems);
         let mut warnings: Vec<String> =
             drafts.iter().filter_map(|draft| draft.settings.warning.clone()).collect();
         warnings.dedup();
@@ -136,6 +141,7 @@ impl Config {
             project,
             confirm,
             order,
+            evidence,
             drafts,
             warnings,
             azure: Mutex::default(),
@@ -297,6 +303,29 @@ impl Config {
         }
     }
 
+    /// The key that signs evidence, if the file names one.
+    ///
+    /// # Errors
+    /// When it can't be used.
+    pub(crate) fn signer(&self) -> Result<Option<Signer>, Report> {
+        self.said(self.evidence.signer(&self.base))
+    }
+
+    /// Adds the keys whose signatures under evidence count as well.
+    ///
+    /// # Errors
+    /// When one can't be read.
+    pub(crate) fn trust(&self, trusted: &mut Trusted) -> Result<(), Report> {
+        self.said(self.evidence.trust(&self.base, trusted))
+    }
+
+    fn said<T>(&self, result: Result<T, Problem>) -> Result<T, Report> {
+        let mut problems = Problems::default();
+        let kept = problems.keep(result);
+        problems.report(&self.source)?;
+        Ok(kept.expect("what has no problem is there"))
+    }
+
     /// Where the file is.
     pub(crate) fn path(&self) -> &Path {
         &self.source.path
@@ -338,6 +367,7 @@ fn unreadable(path: &Path, why: &str) -> Report {
 struct Read {
     project: String,
     confirm: Option<Vec<String>>,
+    evidence: Evidence,
     order: Order,
     drafts: Vec<Draft>,
 }
@@ -352,10 +382,11 @@ fn read(source: &Source, problems: &mut Problems) -> Read {
     let environments = environments::read(&mut file, problems);
     let confirm = file.take("confirm").and_then(|value| problems.keep(confirm(&value, &environments)));
     let order = problems.keep(order::read(&mut file, &environments)).unwrap_or_default();
+    let evidence = Evidence::read(&mut file, problems);
     let ready = environments.iter().filter(|own| own.complete(&environments));
     let drafts = ready.filter_map(|own| Draft::read(&file, own, source, problems)).collect();
     problems.outside();
-    Read { project, confirm, order, drafts }
+    Read { project, confirm, order, evidence, drafts }
 }
 
 /// `confirm = ["prod"]`

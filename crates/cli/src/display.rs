@@ -22,7 +22,7 @@ use pgrotate_core::plan::Action;
 use pgrotate_core::provider::{Finding, Severity};
 use pgrotate_core::run::{RunState, StepStatus};
 
-pub(crate) use words::{outcome, seconds};
+pub(crate) use words::{effect, outcome, seconds};
 
 const BOLD: anstyle::Style = anstyle::Style::new().bold();
 const RED: anstyle::Style = anstyle::AnsiColor::Red.on_default().bold();
@@ -54,6 +54,16 @@ fn styled(style: anstyle::Style, text: &str) -> String {
 /// Text that stands out.
 pub(crate) fn bold(text: &str) -> String {
     styled(BOLD, text)
+}
+
+/// What begins a line that says that all is well.
+pub(crate) fn ok() -> String {
+    styled(GREEN, "ok")
+}
+
+/// What begins a line that names what is not as it was.
+pub(crate) fn broken() -> String {
+    styled(RED, "broken:")
 }
 
 /// Makes room for a new picture, where there is a screen.

@@ -8,6 +8,7 @@ mod app;
 mod commands;
 mod config;
 mod display;
+mod evidence;
 mod exit;
 #[cfg(feature = "fuzzing")]
 #[doc(hidden)]

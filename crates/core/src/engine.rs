@@ -73,6 +73,11 @@ impl<S: Journal + Leases> Engine<S> {
         Self { store, clock, entropy, observer, patience: Patience::default(), stop }
     }
 
+    /// The memory of runs.
+    pub fn store(&self) -> &S {
+        &self.store
+    }
+
     /// Begins a run, and carries it out.
     ///
     /// # Errors

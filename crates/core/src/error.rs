@@ -9,6 +9,8 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use crate::journal::Request;
+
 /// The result of everything that can fail.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
@@ -86,6 +88,9 @@ struct Parts {
     causes: Vec<String>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     hints: Vec<String>,
+    /// What other systems call what they were asked.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    requests: Vec<Request>,
 }
 
 impl Error {
@@ -99,6 +104,7 @@ impl Error {
             operation: operation.into(),
             causes: Vec::new(),
             hints: Vec::new(),
+            requests: Vec::new(),
         }))
     }
 
@@ -130,6 +136,13 @@ impl Error {
     pub fn unknown(mut self) -> Self {
         self.0.told_ms = self.told_ms();
         self.0.retry = Retry::Unknown;
+        self
+    }
+
+    /// Adds what other systems call the requests that led here.
+    #[must_use]
+    pub fn asked(mut self, requests: Vec<Request>) -> Self {
+        self.0.requests = requests;
         self
     }
 
@@ -178,6 +191,11 @@ impl Error {
     /// The reasons, outermost first.
     pub fn causes(&self) -> &[String] {
         &self.0.causes
+    }
+
+    /// What other systems call the requests that led here.
+    pub fn requests(&self) -> &[Request] {
+        &self.0.requests
     }
 
     /// What a person can do.

@@ -136,6 +136,17 @@ pub enum Effect {
     Unseen,
 }
 
+/// A request to another system, by the name under which its operators find it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Request {
+    /// The system.
+    pub system: String,
+    /// What was asked: a method, or the name of a call.
+    pub what: String,
+    /// What the system calls it.
+    pub id: String,
+}
+
 /// What came of a step: references and words, never values.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Outcome {
@@ -168,6 +179,9 @@ pub struct Outcome {
     /// What a check found.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub findings: Vec<Finding>,
+    /// What other systems call the requests that changed something there, and a few others.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub requests: Vec<Request>,
 }
 
 impl Outcome {

@@ -1,4 +1,4 @@
-//! The state folder: the journal and the key of the fingerprints, for their owner alone.
+//! The state folder: the journal, the evidence, the keys of the fingerprints and of the evidence, for their owner alone.
 
 use std::fs::{DirBuilder, File, OpenOptions};
 use std::io::{Read, Write};
@@ -7,6 +7,8 @@ use std::path::{Path, PathBuf};
 
 use pgrotate_core::env::Entropy;
 use pgrotate_core::{Error, FingerprintKey, Kind, Result};
+use pgrotate_evidence::Signer;
+use zeroize::Zeroizing;
 
 /// The state folder.
 #[derive(Clone, Debug)]
@@ -58,16 +60,78 @@ impl Home {
         }
     }
 
-    /// Written beside and then linked into place, so that of two processes that come first at
-    /// the same time one wins whole, and a crash leaves no half a key.
     fn make_key(&self, path: &Path, entropy: &dyn Entropy) -> Result<FingerprintKey> {
-        let mut bytes = [0_u8; 32];
-        entropy.fill(&mut bytes);
-        let own = self.0.join(format!("fingerprint.key.{}", std::process::id()));
+        let mut bytes = Zeroizing::new([0_u8; 32]);
+        entropy.fill(&mut *bytes);
+        self.make(path, &*bytes).map_err(|error| refused(&error, key("make", path)))?;
+        read_key(File::open(path).map_err(|error| refused(&error, key("read", path)))?, path)
+    }
+
+    /// Where the evidence is.
+    pub fn evidence(&self) -> PathBuf {
+        self.0.join("evidence.jsonl")
+    }
+
+    /// The key of this folder that signs evidence, in the form of OpenSSH; none before its first use.
+    ///
+    /// # Errors
+    /// When the file can't be read, others may read it, or it holds no such key.
+    pub fn evidence_key(&self) -> Result<Option<Signer>> {
+        let path = self.evidence_key_file();
+        let operation = || format!("read the evidence key {}", path.display());
+        let mut file = match File::open(&path) {
+            Ok(file) => file,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(refused(&error, operation())),
+        };
+        for_its_owner(&file, &path, operation)?;
+        let mut text = Zeroizing::new(String::new());
+        file.read_to_string(&mut text).map_err(|error| refused(&error, operation()))?;
+        let signer = Signer::from_openssh(&text).map_err(|problem| {
+            Error::new(Kind::Config, operation()).because(problem.to_string()).hint(
+                "put it back from a copy; or move it away, and the next run makes another one. What the old one \
+                 has signed then counts only for who names its public half: `trusted_keys` under [evidence]",
+            )
+        })?;
+        Ok(Some(signer))
+    }
+
+    /// The same, made with mode 0600 when it is first needed, with its public half beside it.
+    ///
+    /// # Errors
+    /// As [`Home::evidence_key`]; also when it can't be made.
+    pub fn make_evidence_key(&self, entropy: &dyn Entropy) -> Result<Signer> {
+        if let Some(signer) = self.evidence_key()? {
+            return Ok(signer);
+        }
+        let path = self.evidence_key_file();
+        let operation = || format!("make the evidence key {}", path.display());
+        let mut seed = Zeroizing::new([0_u8; 32]);
+        entropy.fill(&mut *seed);
+        let text = Signer::from_seed(&seed, "pgrotate evidence").to_openssh();
+        self.make(&path, text.as_bytes()).map_err(|error| refused(&error, operation()))?;
+        // Another process may have been first: then its key is the one.
+        let signer = self.evidence_key()?;
+        let signer =
+            signer.ok_or_else(|| Error::new(Kind::BadState, operation()).because("it is gone again"))?;
+        let public = format!("{}\n", signer.public().to_openssh());
+        // For people; nothing reads it.
+        let _ = std::fs::write(path.with_extension("key.pub"), public);
+        Ok(signer)
+    }
+
+    fn evidence_key_file(&self) -> PathBuf {
+        self.0.join("evidence.key")
+    }
+
+    /// Writes a file that must not exist twice: beside and then linked into place, so that of two processes that come
+    /// first at the same time one wins whole, and a crash leaves no half of one.
+    fn make(&self, path: &Path, bytes: &[u8]) -> std::io::Result<()> {
+        let own = path.with_added_extension(std::process::id().to_string());
         let write = || -> std::io::Result<()> {
             let mut file =
                 OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&own)?;
-            file.write_all(&bytes)?;
+            file.write_all(bytes)?;
             file.sync_all()?;
             match std::fs::hard_link(&own, path) {
                 Err(error) if error.kind() != std::io::ErrorKind::AlreadyExists => Err(error),
@@ -77,18 +141,23 @@ impl Home {
         let written = write();
         // In any case: half a key is of no use to anybody, and on a full disk in the way.
         let removed = std::fs::remove_file(&own);
-        written.and(removed).map_err(|error| refused(&error, key("make", path)))?;
-        read_key(File::open(path).map_err(|error| refused(&error, key("read", path)))?, path)
+        written.and(removed)
     }
+}
+
+/// A key that others may read is none.
+fn for_its_owner(file: &File, path: &Path, operation: impl Fn() -> String) -> Result<std::fs::Metadata> {
+    let metadata = file.metadata().map_err(|error| refused(&error, operation()))?;
+    if metadata.mode() & 0o077 != 0 {
+        let error = Error::new(Kind::Config, operation()).because("others than its owner may read it");
+        return Err(error.hint(format!("chmod 600 {}", path.display())));
+    }
+    Ok(metadata)
 }
 
 fn read_key(mut file: File, path: &Path) -> Result<FingerprintKey> {
     let unusable = |why: &str| Error::new(Kind::Config, key("read", path)).because(why);
-    let metadata = file.metadata().map_err(|error| refused(&error, key("read", path)))?;
-    if metadata.mode() & 0o077 != 0 {
-        let error = unusable("others than its owner may read it");
-        return Err(error.hint(format!("chmod 600 {}", path.display())));
-    }
+    let metadata = for_its_owner(&file, path, || key("read", path))?;
     let mut bytes = [0_u8; 32];
     let whole = metadata.len() == 32 && file.read_exact(&mut bytes).is_ok();
     if !whole {
@@ -106,7 +175,7 @@ fn key(verb: &str, path: &Path) -> String {
 const ANOTHER: &str = "name another one with PGROTATE_STATE_DIR";
 
 /// What the system says to a file, with what to do about it.
-fn refused(error: &std::io::Error, operation: String) -> Error {
+pub(crate) fn refused(error: &std::io::Error, operation: String) -> Error {
     use std::io::ErrorKind;
     match error.kind() {
         ErrorKind::StorageFull | ErrorKind::QuotaExceeded => Error::new(Kind::BadState, operation)
@@ -137,6 +206,26 @@ mod tests {
         assert_eq!(std::fs::metadata(home.path()).unwrap().mode() & 0o777, 0o700);
         std::fs::write(&path, "short").unwrap();
         assert!(home.fingerprint_key(&OsEntropy).is_err());
+    }
+
+    #[test]
+    fn the_key_of_the_evidence_is_made_once_and_for_its_owner_alone() {
+        let folder = tempfile::tempdir().unwrap();
+        let home = Home::open(folder.path().join("state")).unwrap();
+        assert!(home.evidence_key().unwrap().is_none());
+        let key = home.make_evidence_key(&OsEntropy).unwrap().public();
+        assert_eq!(home.make_evidence_key(&OsEntropy).unwrap().public(), key);
+        let path = home.path().join("evidence.key");
+        assert_eq!(std::fs::metadata(&path).unwrap().mode() & 0o777, 0o600);
+        let public = std::fs::read_to_string(home.path().join("evidence.key.pub")).unwrap();
+        assert_eq!(public.trim_end(), key.to_openssh());
+        std::fs::write(&path, "short").unwrap();
+        let error = home.make_evidence_key(&OsEntropy).unwrap_err();
+        assert!(error.to_string().contains("no key in the form of OpenSSH"), "{error}");
+        let mut names: Vec<_> =
+            std::fs::read_dir(home.path()).unwrap().map(|own| own.unwrap().file_name()).collect();
+        names.sort();
+        assert_eq!(names, ["evidence.key", "evidence.key.pub"]);
     }
 
     #[test]

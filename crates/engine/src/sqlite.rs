@@ -77,6 +77,15 @@ impl SqliteStore {
             .map_err(|error| damage::sqlite(&error))
     }
 
+    /// How many entries each run has, the earliest ids first.
+    ///
+    /// # Errors
+    /// When the journal can't be read, or has lost something.
+    pub fn lengths(&self) -> Result<Vec<(RunId, u64)>> {
+        let length = |heading: Heading| Ok((heading.run, unsigned(heading.length)?));
+        self.look(|transaction| headings(transaction, None)?.into_iter().rev().map(length).collect())
+    }
+
     /// Runs a transaction. What `after` does with its result comes after the commit and before the next transaction
     /// of this process.
     ///

@@ -198,7 +198,7 @@ impl Api {
             .header("x-github-api-version", API_VERSION);
         let again = request.try_clone();
         let (token, permissions) = self.holder(place).await?;
-        let response = request.bearer_auth(token.expose()).send().await.map_err(&unanswered)?;
+        let response = http::send(request.bearer_auth(token.expose())).await.map_err(&unanswered)?;
         let (Some(app), Some(again), 401) =
             (&self.shared.vendors.github.app_id, again, response.status().as_u16())
         else {
@@ -206,7 +206,7 @@ impl Api {
         };
         self.forget_installed(app, place, &token).await;
         let (token, permissions) = self.holder(place).await?;
-        let response = again.bearer_auth(token.expose()).send().await.map_err(unanswered)?;
+        let response = http::send(again.bearer_auth(token.expose())).await.map_err(unanswered)?;
         Ok((response, permissions))
     }
 

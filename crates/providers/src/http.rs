@@ -11,8 +11,10 @@ use jiff::fmt::rfc2822::DateTimeParser;
 use pgrotate_core::{Error, Kind, Result, Retry};
 pub use reqwest::Client;
 use reqwest::dns::{Addrs, Name, Resolve, Resolving};
-use reqwest::{NoProxy, Proxy, Response, StatusCode, Url, redirect};
+use reqwest::{NoProxy, Proxy, RequestBuilder, Response, StatusCode, Url, redirect};
 pub use rustls::ClientConfig as TlsConfig;
+
+use crate::requests;
 
 /// Time for a connection to be made.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -160,6 +162,20 @@ pub fn endpoint(text: &str) -> Result<Url> {
         "http" => Err(refuse("plain http is possible only to this machine itself").hint("write https://")),
         _ => Err(refuse("it is neither https nor http")),
     }
+}
+
+/// Sends a request, and notes what the other side calls it.
+///
+/// # Errors
+/// When it gets no answer.
+pub(crate) async fn send(request: RequestBuilder) -> reqwest::Result<Response> {
+    let (client, request) = request.build_split();
+    let request = request?;
+    let (method, path) = (request.method().clone(), request.url().path().to_owned());
+    let response = client.execute(request).await?;
+    let asked = requests::Asked::by_http(method.as_str(), &path);
+    requests::note(&asked, |name| response.headers().get(name)?.to_str().ok());
+    Ok(response)
 }
 
 /// Whether a request that got no answer may have had its effect.

@@ -88,7 +88,7 @@ impl Jira {
 
     async fn send(&self, request: RequestBuilder, effect: Effect, operation: &str) -> Result<Value> {
         let unanswered = |error: reqwest::Error| http::unanswered(&error, effect, operation);
-        let response = request.send().await.map_err(unanswered)?;
+        let response = http::send(request).await.map_err(unanswered)?;
         if !response.status().is_success() {
             return Err(classify(&response, effect, operation));
         }

@@ -37,6 +37,7 @@ pub mod postgres;
 #[cfg(test)]
 mod refusals;
 pub mod registry;
+pub mod requests;
 pub mod shared;
 pub mod ssh;
 mod ticket;

@@ -159,7 +159,7 @@ impl Recorder for Webhook {
             Format::Teams => teams(story),
             Format::Json => plain(story),
         };
-        match self.shared.http.post(self.url()?).json(&message).send().await {
+        match http::send(self.shared.http.post(self.url()?).json(&message)).await {
             Ok(answer) => self.accept(answer).await,
             Err(error) => Err(http::unanswered(&error, Effect::Writes, self.operation())),
         }

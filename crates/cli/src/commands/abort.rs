@@ -1,6 +1,7 @@
 //! `pgrotate abort [RUN]`
 
 use pgrotate_core::RunId;
+use pgrotate_providers::requests::Noting;
 
 use super::rotate::conclude;
 use crate::app::{App, known};
@@ -17,10 +18,12 @@ pub(crate) struct Args {
 pub(crate) async fn run(app: &App, args: Args) -> Result<Status, Failure> {
     let config = app.config()?;
     let engine = app.engine(display::observer(app.json))?;
+    let keeper = app.keeper(&config)?;
+    keeper.catch_up(&engine).await;
     let state = app.run(&engine, args.run).await?;
     let environment = known(&config, state.plan().environment.as_str())?;
     let mut rotation = app.rotation(&config, &environment)?;
     rotation.repair = state.plan().repair();
-    let end = engine.abort(&rotation, state.run).await?;
-    conclude(app, &engine, state.run, &end).await
+    let end = engine.abort(&Noting(&rotation), state.run).await?;
+    conclude(app, (&engine, &keeper), state.run, &end).await
 }

@@ -57,7 +57,7 @@ pub(crate) async fn run(app: &App, args: Args) -> Result<Status, Failure> {
 }
 
 /// How a run stands, in a word or two; `overtaken` is the run that has taken it back, if one has.
-fn standing(state: &RunState, overtaken: Option<RunId>) -> String {
+pub(super) fn standing(state: &RunState, overtaken: Option<RunId>) -> String {
     let word = match (state.phase, state.outcome) {
         (_, Some(RunOutcome::Done)) => "done",
         (_, Some(RunOutcome::Failed)) => "failed",
@@ -109,7 +109,7 @@ fn steps(state: &RunState) -> Vec<serde_json::Value> {
     state.steps().map(step).collect()
 }
 
-fn word(status: StepStatus) -> &'static str {
+pub(super) fn word(status: StepStatus) -> &'static str {
     match status {
         StepStatus::Waiting => "waiting",
         StepStatus::InFlight => "in flight",

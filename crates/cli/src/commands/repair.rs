@@ -6,6 +6,7 @@ use pgrotate_core::drift::{self, State, Status as Drift};
 use pgrotate_core::observer::Unobserved;
 use pgrotate_core::rotation::Rotation;
 use pgrotate_core::{CopyId, Error, Kind};
+use pgrotate_providers::requests::Noting;
 
 use super::rotate::{Asked, conclude};
 use super::{confirm, plan};
@@ -57,9 +58,11 @@ pub(crate) async fn run(app: &App, args: Args) -> Result<Status, Failure> {
         confirm::all(&config, &[rotation.plan()])?;
     }
     let engine = app.engine(display::observer(app.json))?;
+    let keeper = app.keeper(&config)?;
+    keeper.catch_up(&engine).await;
     app.stop_on_signals();
-    let (run, end) = engine.start(&rotation, args.wish.wish()).await?;
-    conclude(app, &engine, run, &end).await
+    let (run, end) = engine.start(&Noting(&rotation), args.wish.wish()).await?;
+    conclude(app, (&engine, &keeper), run, &end).await
 }
 
 /// The copies that hold something else than the vault of record. The vault itself is none of them.

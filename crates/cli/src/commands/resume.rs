@@ -1,6 +1,7 @@
 //! `pgrotate resume [RUN]`
 
 use pgrotate_core::RunId;
+use pgrotate_providers::requests::Noting;
 
 use super::rotate::conclude;
 use crate::app::{App, known};
@@ -17,11 +18,13 @@ pub(crate) struct Args {
 pub(crate) async fn run(app: &App, args: Args) -> Result<Status, Failure> {
     let config = app.config()?;
     let engine = app.engine(display::observer(app.json))?;
+    let keeper = app.keeper(&config)?;
+    keeper.catch_up(&engine).await;
     let state = app.run(&engine, args.run).await?;
     let environment = known(&config, state.plan().environment.as_str())?;
     let mut rotation = app.rotation_after(&config, &environment, &engine).await?;
     rotation.repair = state.plan().repair();
     app.stop_on_signals();
-    let end = engine.resume(&rotation, state.run).await?;
-    conclude(app, &engine, state.run, &end).await
+    let end = engine.resume(&Noting(&rotation), state.run).await?;
+    conclude(app, (&engine, &keeper), state.run, &end).await
 }

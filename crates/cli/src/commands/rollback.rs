@@ -7,6 +7,7 @@ use pgrotate_core::drift;
 use pgrotate_core::engine::same_place;
 use pgrotate_core::observer::Unobserved;
 use pgrotate_core::rotation::Rotation;
+use pgrotate_providers::requests::Noting;
 
 use super::rotate::{Asked, Soak, conclude};
 use super::{confirm, plan};
@@ -50,7 +51,9 @@ pub(crate) async fn run(app: &App, args: Args) -> Result<Status, Failure> {
         confirm::all(&config, &[rotation.plan()])?;
     }
     let engine = app.engine(display::observer(app.json))?;
+    let keeper = app.keeper(&config)?;
+    keeper.catch_up(&engine).await;
     app.stop_on_signals();
-    let (run, end) = engine.start(&rotation, args.wish.wish()).await?;
-    conclude(app, &engine, run, &end).await
+    let (run, end) = engine.start(&Noting(&rotation), args.wish.wish()).await?;
+    conclude(app, (&engine, &keeper), run, &end).await
 }

@@ -8,11 +8,13 @@ use pgrotate_core::past::Overrides;
 use pgrotate_core::rotation::Rotation;
 use pgrotate_core::{Environment, Error, Kind, RunId};
 use pgrotate_engine::Embedded;
+use pgrotate_providers::requests::Noting;
 
 use crate::app::{App, known};
 use crate::commands::confirm;
 use crate::config::Config;
 use crate::display;
+use crate::evidence::{Keeper, user};
 use crate::exit::{Failure, Status};
 
 /// Rotate the password of environments, each only after the one before is proven
@@ -134,11 +136,13 @@ pub(crate) async fn run(app: &App, args: Args) -> Result<Status, Failure> {
     }
     let wish = args.wish.wish();
     let engine = app.engine(display::observer(app.json))?;
+    let keeper = app.keeper(&config)?;
+    keeper.catch_up(&engine).await;
     app.stop_on_signals();
     for (place, environment) in environments.iter().enumerate() {
         let rotation = args.soak.apply(app.rotation_after(&config, environment, &engine).await?);
-        let (run, end) = engine.start(&rotation, wish.clone()).await?;
-        let status = conclude(app, &engine, run, &end).await?;
+        let (run, end) = engine.start(&Noting(&rotation), wish.clone()).await?;
+        let status = conclude(app, (&engine, &keeper), run, &end).await?;
         let rest = &environments[place + 1..];
         if status != Status::Done || (app.stopping() && !rest.is_empty()) {
             not_begun(rest);
@@ -148,8 +152,14 @@ pub(crate) async fn run(app: &App, args: Args) -> Result<Status, Failure> {
     Ok(Status::Done)
 }
 
-/// Shows how a run ended, and gives the status.
-pub(crate) async fn conclude(app: &App, engine: &Embedded, run: RunId, end: &End) -> Result<Status, Failure> {
+/// Writes the evidence of a run that goes no further, shows how it ended, and gives the status.
+pub(crate) async fn conclude(
+    app: &App,
+    (engine, keeper): (&Embedded, &Keeper),
+    run: RunId,
+    end: &End,
+) -> Result<Status, Failure> {
+    keeper.conclude(engine, run).await;
     if !app.json {
         let state = engine.state(run).await?;
         display::summary(&state, end);
@@ -178,13 +188,6 @@ fn chosen(config: &Config, names: &[String]) -> Result<Vec<Environment>, Failure
         chosen.push(environment);
     }
     Ok(chosen)
-}
-
-fn user() -> String {
-    ["USER", "LOGNAME"]
-        .iter()
-        .find_map(|name| std::env::var(name).ok().filter(|user| !user.is_empty()))
-        .unwrap_or_else(|| format!("uid {}", rustix::process::getuid().as_raw()))
 }
 
 #[cfg(test)]

@@ -21,6 +21,7 @@ pub(super) const TOP: &[&str] = &[
     "confirm",
     "credentials_file",
     "ca_file",
+    "evidence",
     "environments",
     "database",
     "password",

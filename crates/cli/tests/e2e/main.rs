@@ -15,6 +15,7 @@ mod contract;
 mod crash;
 mod disk;
 mod dumps;
+mod evidence;
 mod fence;
 mod journal;
 mod kill;

@@ -16,16 +16,20 @@ use aws_config::timeout::TimeoutConfig;
 use aws_config::{AppName, BehaviorVersion, ConfigLoader, Region};
 use aws_credential_types::Credentials;
 use aws_sdk_secretsmanager::Client;
-use aws_sdk_secretsmanager::config::interceptors::BeforeTransmitInterceptorContextRef;
+use aws_sdk_secretsmanager::config::interceptors::{
+    BeforeDeserializationInterceptorContextRef, BeforeTransmitInterceptorContextRef,
+};
 use aws_sdk_secretsmanager::config::{Builder, ConfigBag, Intercept, RuntimeComponents, SharedHttpClient};
 use aws_sdk_secretsmanager::error::BoxError;
 use aws_smithy_http_client::tls::rustls_provider::CryptoMode;
 use aws_smithy_http_client::tls::{Provider, TlsContext, TrustStore};
+use aws_smithy_types::config_bag::{Storable, StoreReplace};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use pgrotate_core::{Error, Kind, Result};
 
 use crate::http;
+use crate::requests;
 use crate::shared::Shared;
 
 /// As with the shared HTTP client.
@@ -58,7 +62,10 @@ pub(super) async fn connect(shared: &Shared, secret: &str) -> Result<Client> {
             .hint("set `region` under [aws] in the configuration, or AWS_REGION"));
     }
     // The executor repeats what may be repeated, with the journal knowing of it.
-    let config = Builder::from(&config).retry_config(RetryConfig::disabled()).interceptor(NoPlainHttp);
+    let config = Builder::from(&config)
+        .retry_config(RetryConfig::disabled())
+        .interceptor(NoPlainHttp)
+        .interceptor(Noted);
     Ok(Client::from_conf(config.build()))
 }
 
@@ -139,6 +146,50 @@ impl Intercept for NoPlainHttp {
         _config: &mut ConfigBag,
     ) -> Result<(), BoxError> {
         http::endpoint(context.request().uri()).map(drop).map_err(BoxError::from)
+    }
+}
+
+/// Notes what AWS calls each request.
+#[derive(Debug)]
+struct Noted;
+
+/// The call that a request makes. When its answer is there, the request itself is gone.
+#[derive(Debug)]
+struct Call(String);
+
+impl Storable for Call {
+    type Storer = StoreReplace<Self>;
+}
+
+impl Intercept for Noted {
+    fn name(&self) -> &'static str {
+        "Noted"
+    }
+
+    fn read_before_transmit(
+        &self,
+        context: &BeforeTransmitInterceptorContextRef<'_>,
+        _components: &RuntimeComponents,
+        config: &mut ConfigBag,
+    ) -> Result<(), BoxError> {
+        // Every call is a POST; this header says which it is.
+        let target = context.request().headers().get("x-amz-target").unwrap_or_default();
+        let call = target.rsplit('.').next().unwrap_or_default().to_owned();
+        config.interceptor_state().store_put(Call(call));
+        Ok(())
+    }
+
+    fn read_before_deserialization(
+        &self,
+        context: &BeforeDeserializationInterceptorContextRef<'_>,
+        _components: &RuntimeComponents,
+        config: &mut ConfigBag,
+    ) -> Result<(), BoxError> {
+        let what = config.load::<Call>().map(|call| call.0.clone()).unwrap_or_default();
+        let looks = ["Get", "Describe", "List"].iter().any(|verb| what.starts_with(verb));
+        let asked = requests::Asked { what, changes: !looks };
+        requests::note(&asked, |name| context.response().headers().get(name));
+        Ok(())
     }
 }
 

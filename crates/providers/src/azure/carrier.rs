@@ -10,7 +10,7 @@ use azure_core::http::headers::Headers;
 use azure_core::http::{AsyncRawResponse, HttpClient, Request};
 
 use crate::budget;
-use crate::http::Effect;
+use crate::http::{self, Effect};
 
 /// Carries requests.
 #[derive(Debug)]
@@ -36,7 +36,8 @@ impl HttpClient for Carrier {
         for (name, value) in request.headers().iter() {
             outgoing = outgoing.header(name.as_str(), value.as_str());
         }
-        let response = outgoing.body(Bytes::from(request.body())).send().await.map_err(failure)?;
+        let outgoing = outgoing.body(Bytes::from(request.body()));
+        let response = http::send(outgoing).await.map_err(failure)?;
         let status = response.status().as_u16().into();
         let mut headers = Headers::new();
         for (name, value) in response.headers() {

@@ -104,7 +104,7 @@ impl Connect {
         effect: Effect,
         operation: &str,
     ) -> Result<Response> {
-        request().send().await.map_err(|error| http::unanswered(&error, effect, operation))
+        http::send(request()).await.map_err(|error| http::unanswered(&error, effect, operation))
     }
 }
 

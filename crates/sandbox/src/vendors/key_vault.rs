@@ -20,7 +20,7 @@ use serde_json::{Value, json};
 use self::secrets::{Failure, Secret, Stage, Version};
 use super::azure_access::AzureAccess;
 use super::azure_sign_in::{Audience, AzureSignIn, Refusal};
-use super::call::{Call, empty, lock, reply, with_header};
+use super::call::{Call, empty, lock, random_guid, reply, with_header};
 use super::{Copy, Environment, World};
 
 /// A secret of every vault that is no copy: an application setting refers to it.
@@ -263,7 +263,7 @@ async fn serve(State(service): State<Arc<KeyVault>>, request: Request) -> Respon
         }
         Some(_) => service.dispatch(&vault, &call),
     };
-    outcome.unwrap_or_else(Failure::into_response)
+    with_header(outcome.unwrap_or_else(Failure::into_response), "x-ms-request-id", &random_guid())
 }
 
 /// The right that an operation needs.

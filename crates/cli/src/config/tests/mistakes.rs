@@ -111,9 +111,9 @@ fn unknown_keys() {
        :       `-- did you mean `consumers`?
     33 | kind = "app"
        `----
-     help: there are: project, confirm, credentials_file, ca_file, environments, database, password,
-           azure, github, aws, onepassword, vault, authority, sinks, consumers, checks, records,
-           vantages, census, proven_first, proven_within
+     help: there are: project, confirm, credentials_file, ca_file, evidence, environments, database,
+           password, azure, github, aws, onepassword, vault, authority, sinks, consumers, checks,
+           records, vantages, census, proven_first, proven_within
     "#);
     insta::assert_snapshot!(rejected(&with("value = \"{password}\"", "vlaue = \"{password}\"")), @r#"
      x no template variable {password} here; there are {ENV}, {env}, {group}
@@ -466,6 +466,35 @@ fn missing_keys() {
        : ^^^^^|^^^^^
        :      `-- in this table
     17 | kind = "server"
+       `----
+    "#);
+}
+
+#[test]
+fn evidence_is_a_table_with_two_keys() {
+    let with = |line: &str| rejected(&GOOD.replacen("[environments]", &format!("{line}\n[environments]"), 1));
+    insta::assert_snapshot!(with("evidence = { sshkey = \"a\", trusted_keys = \"b\" }"), @r#"
+      x 2 mistakes in pgrotate.toml
+
+    Error:
+      x unknown key `sshkey`
+       ,-[pgrotate.toml:3:14]
+     2 |
+     3 | evidence = { sshkey = "a", trusted_keys = "b" }
+       :              ^^^|^^
+       :                 `-- did you mean `ssh_key`?
+     4 | [environments]
+       `----
+      help: there are: ssh_key, trusted_keys
+
+    Error:
+      x a list is wanted here
+       ,-[pgrotate.toml:3:43]
+     2 |
+     3 | evidence = { sshkey = "a", trusted_keys = "b" }
+       :                                           ^|^
+       :                                            `-- this is a string
+     4 | [environments]
        `----
     "#);
 }
