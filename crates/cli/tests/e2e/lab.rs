@@ -167,6 +167,12 @@ impl Lab {
         requests.as_array().unwrap().clone()
     }
 
+    /// The same as they were sent, each with its answer; the sandbox has to be [recording](Self::recording).
+    pub(crate) fn recording_after(&self, seq: u64) -> Vec<Value> {
+        let requests = self.get(&format!("/_sandbox/recording?after={seq}"));
+        requests.as_array().unwrap().clone()
+    }
+
     /// The number of the last request.
     pub(crate) fn last_request(&self) -> u64 {
         self.requests().last().map_or(0, |request| request["seq"].as_u64().unwrap())
