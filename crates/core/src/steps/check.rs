@@ -5,10 +5,12 @@ use std::fmt;
 
 use futures::future::join_all;
 
+use crate::census;
 use crate::database_url::DatabaseUrl;
 use crate::error::{Error, Kind, Result, Retry};
 use crate::ids::{CopyId, RunId, VersionId};
 use crate::journal::Outcome;
+use crate::past::Overrides;
 use crate::plan::Back;
 use crate::provider::{Content, Entry, Finding, Inspection, Login, Severity, Survey, VaultState, grouped};
 use crate::rotation::{Copy, Rotation};
@@ -78,7 +80,8 @@ pub(crate) async fn perform(rotation: &Rotation, run: &RunState) -> Result<Outco
 
 /// Looks, and fails if a run must not go on to change anything.
 pub(crate) async fn possible(rotation: &Rotation, run: &RunState) -> Result<Report> {
-    let report = look(rotation, run.start.ticket.as_deref(), Some(run)).await;
+    let asked = Asked { ticket: run.start.ticket.as_deref(), overrides: &run.start.overrides };
+    let report = look(rotation, asked, Some(run)).await;
     let blocking = report.findings.iter().filter(|finding| finding.severity == Severity::Blocks).count();
     match blocking {
         0 => Ok(report),
@@ -110,14 +113,23 @@ fn refusal(rotation: &Rotation, report: &Report) -> Error {
     )
 }
 
+/// What a run is asked for with, as far as a check depends on it.
+#[derive(Clone, Copy, Debug)]
+pub struct Asked<'a> {
+    /// The ticket.
+    pub ticket: Option<&'a str>,
+    /// What is let pass.
+    pub overrides: &'a Overrides,
+}
+
 /// Looks at everything at once, for a run that may have staged a password already, or for none.
 /// Changes nothing.
-pub async fn look(rotation: &Rotation, ticket: Option<&str>, run: Option<&RunState>) -> Report {
+pub async fn look(rotation: &Rotation, asked: Asked<'_>, run: Option<&RunState>) -> Report {
     let mut report = Report::default();
     let (core, copies, others) = futures::join!(
-        look_at_vault_and_server(rotation, run),
+        look_at_vault_and_server(rotation, asked.overrides, run),
         join_all(rotation.copies.iter().map(|copy| look_at_copy(rotation, copy))),
-        look_at_others(rotation, ticket),
+        look_at_others(rotation, asked.ticket),
     );
     report.merge(core);
     report.merge(others);
@@ -132,17 +144,25 @@ pub async fn look(rotation: &Rotation, ticket: Option<&str>, run: Option<&RunSta
         }
         report.merge(found);
     }
+    report.identify("server", rotation.target.to_string());
+    report.identify("authority", rotation.authority.location());
+    let now = rotation.clock.now();
+    report.findings.extend(rotation.around.past.findings(&report.identities, asked.overrides, now));
     report.findings.sort_by_key(|finding| std::cmp::Reverse(finding.severity));
     report
 }
 
-async fn look_at_vault_and_server(rotation: &Rotation, run: Option<&RunState>) -> Report {
+async fn look_at_vault_and_server(
+    rotation: &Rotation,
+    overrides: &Overrides,
+    run: Option<&RunState>,
+) -> Report {
     let vault = &rotation.vault;
     let mut report = Report::default();
     let state = match vault.check().await {
         Ok(Survey { state, findings, identity }) => {
             report.findings = findings;
-            report.identify(vault.id(), identity.unwrap_or_else(|| vault.location()));
+            report.identify("vault of record", identity.unwrap_or_else(|| vault.location()));
             match state {
                 Some(state) => Ok(state),
                 None => vault.read().await,
@@ -173,17 +193,53 @@ async fn look_at_vault_and_server(rotation: &Rotation, run: Option<&RunState>) -
         report.findings.push(Finding::new(Severity::Blocks, vault.id().as_str(), what).mend(mend));
         return report;
     };
-    let (login, authority) =
-        futures::join!(rotation.verifier.login(&current), rotation.authority.check(&current));
+    report.merge(look_at_server(rotation, &current, overrides).await);
+    report.current = Some(current);
+    report
+}
+
+async fn look_at_server(rotation: &Rotation, current: &Secret, overrides: &Overrides) -> Report {
+    let (login, authority, identity, sessions) = futures::join!(
+        rotation.verifier.login(current),
+        rotation.authority.check(current),
+        rotation.verifier.identity(current),
+        look_at_sessions(rotation, current, overrides),
+    );
     let mut server = Report::default();
     server.take(authority, &rotation.authority.describe());
+    // A login that fails says so itself.
+    if matches!(login, Ok(Login::Accepted)) {
+        server.take(sessions, "sessions");
+        match identity {
+            Ok(identity) => identity.into_iter().for_each(|own| server.identify("PostgreSQL system", own)),
+            Err(error) => server.findings.push(unseen_identity(&error)),
+        }
+    }
     // What stops the authority explains a login that fails; saying both would hide the reason.
     if !(login.is_err() && server.blocks()) {
         server.take(login.map(|login| judge(rotation, login)), "login");
     }
-    report.merge(server);
-    report.current = Some(current);
-    report
+    server
+}
+
+/// The server's identity is a second look at what its name already says.
+fn unseen_identity(error: &Error) -> Finding {
+    Finding::new(
+        Severity::Unseen,
+        "PostgreSQL system",
+        format!("the server does not say which it is: {error:#}"),
+    )
+}
+
+/// Who is logged in, and who of them is nobody's.
+async fn look_at_sessions(
+    rotation: &Rotation,
+    current: &Secret,
+    overrides: &Overrides,
+) -> Result<Vec<Finding>> {
+    let Some(own) = &rotation.around.census else { return Ok(Vec::new()) };
+    let sample = own.take(current, rotation.around.times.window).await?;
+    Ok(census::findings(rotation, &sample, &overrides.waived))
 }
 
 /// A pending password of another run must not be overwritten: it may be the one that works.
@@ -410,7 +466,8 @@ mod tests {
     }
 
     fn findings(rotation: &Rotation, ticket: Option<&str>) -> Vec<Finding> {
-        look(rotation, ticket, None).now_or_never().unwrap().findings
+        let asked = Asked { ticket, overrides: &Overrides::default() };
+        look(rotation, asked, None).now_or_never().unwrap().findings
     }
 
     #[test]
