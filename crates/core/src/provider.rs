@@ -337,6 +337,12 @@ pub trait Sink: Send + Sync {
     /// Looks at the copy and at everything that could stop a change. Changes nothing.
     async fn check(&self) -> Result<Inspection>;
 
+    /// Looks whether [`Sink::retire`] will be possible, for copies of which the version before is to be taken out of
+    /// use. Changes nothing.
+    async fn check_retirement(&self) -> Result<Vec<Finding>> {
+        Ok(Vec::new())
+    }
+
     /// Looks at the copy. Changes nothing.
     async fn inspect(&self) -> Result<Seen>;
 

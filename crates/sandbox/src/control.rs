@@ -88,8 +88,8 @@ async fn requests(State(world): State<Arc<World>>, Query(since): Query<Since>) -
     Json(world.recorder.requests(since.after)).into_response()
 }
 
-async fn recording(State(world): State<Arc<World>>) -> Response {
-    match world.recorder.recording() {
+async fn recording(State(world): State<Arc<World>>, Query(since): Query<Since>) -> Response {
+    match world.recorder.recording(since.after) {
         Some(recording) => Json(recording).into_response(),
         None => (StatusCode::NOT_FOUND, "the sandbox was started without --record-bodies").into_response(),
     }

@@ -111,10 +111,11 @@ impl Recorder {
         self.entries().kept.iter().filter(|entry| entry.seq > after).cloned().collect()
     }
 
-    /// Whole requests with their answers, if they are kept.
-    pub(crate) fn recording(&self) -> Option<Vec<Value>> {
-        let recording = self.recording.as_ref()?;
-        Some(recording.lock().unwrap_or_else(PoisonError::into_inner).clone())
+    /// Whole requests with their answers, those that came after this one, if they are kept.
+    pub(crate) fn recording(&self, after: u64) -> Option<Vec<Value>> {
+        let recording = self.recording.as_ref()?.lock().unwrap_or_else(PoisonError::into_inner);
+        let later = |request: &&Value| request["seq"].as_u64().is_none_or(|seq| seq > after);
+        Some(recording.iter().filter(later).cloned().collect())
     }
 
     /// Answers a request to `system` through `router`. Once the vendor has begun, the request is carried out even if

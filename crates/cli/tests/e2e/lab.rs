@@ -173,6 +173,12 @@ impl Lab {
         requests.as_array().unwrap().clone()
     }
 
+    /// The same as they were sent, each with its answer; the sandbox has to be [recording](Self::recording).
+    pub(crate) fn recording_after(&self, seq: u64) -> Vec<Value> {
+        let requests = self.get(&format!("/_sandbox/recording?after={seq}"));
+        requests.as_array().unwrap().clone()
+    }
+
     /// The number of the last request.
     pub(crate) fn last_request(&self) -> u64 {
         self.requests().last().map_or(0, |request| request["seq"].as_u64().unwrap())
@@ -198,6 +204,15 @@ impl Lab {
     pub(crate) fn health(&self, environment: &Value) -> u16 {
         let url = format!("{}/api/healthz", environment["app"]["url"].as_str().unwrap());
         self.runtime.block_on(async { self.http.get(url).send().await.unwrap().status().as_u16() })
+    }
+
+    /// Whether the application of an environment is up, and the server lets it in.
+    pub(crate) fn is_healthy(&self, environment: &str) -> bool {
+        let url = format!("{}/api/healthz", self.state()[environment]["app"]["url"].as_str().unwrap());
+        self.runtime.block_on(async {
+            let answer = self.http.get(url).send().await;
+            answer.is_ok_and(|answer| answer.status() == 200)
+        })
     }
 
     /// Every copy and the server hold one password, which is not the one before; gives it.

@@ -26,6 +26,7 @@ mod rollback;
 mod rotation;
 mod signin;
 mod stop;
+mod taken_away;
 mod throttling;
 mod trace;
 mod watch;

@@ -315,7 +315,14 @@ fn judge(rotation: &Rotation, login: Login) -> Vec<Finding> {
 async fn look_at_copy(rotation: &Rotation, copy: &Copy) -> Report {
     let id = copy.sink.id();
     let mut report = Report::default();
-    let Inspection { seen, findings, identity } = match copy.sink.check().await {
+    let retirement = async {
+        match copy.retire {
+            true => copy.sink.check_retirement().await,
+            false => Ok(Vec::new()),
+        }
+    };
+    let (inspection, retirement) = futures::join!(copy.sink.check(), retirement);
+    let Inspection { seen, findings, identity } = match inspection {
         Ok(inspection) => inspection,
         Err(error) => {
             report.take(Err(error), id.as_str());
@@ -323,6 +330,7 @@ async fn look_at_copy(rotation: &Rotation, copy: &Copy) -> Report {
         }
     };
     report.findings = findings;
+    report.take(retirement, id.as_str());
     report.identify(id, identity.unwrap_or_else(|| copy.sink.location()));
     match &seen.content {
         Content::Value(value) => {
