@@ -360,6 +360,7 @@ fn the_example_is_what_the_runbook_says() {
     publish/env_file:staging.env
     publish/aws_secrets_manager:mindwell/staging/postgres/admin-password
     activate/azure_app_service:mindwell-staging-api
+    activate/unmanaged:migrations
     verify/azure_key_vault:database-url
     verify/azure_app_service:DATABASE_URL
     verify/azure_key_vault:postgres-admin-password
@@ -371,6 +372,7 @@ fn the_example_is_what_the_runbook_says() {
     verify/healthz
     verify/log
     verify/sessions of azure_app_service:mindwell-staging-api
+    verify/sessions of unmanaged:migrations
     verify/login
     verify/login elsewhere
     record/changelog

@@ -14,8 +14,6 @@ use crate::secret::Secret;
 
 /// The wait between two looks.
 const PAUSE: Duration = Duration::from_millis(250);
-/// How long a consumer that need not be logged in may take to show itself.
-const GRACE: Duration = Duration::from_secs(3);
 
 /// Waits until the consumer has a new session, in bounded time. Sessions from before the change prove nothing.
 pub(crate) async fn perform(rotation: &Rotation, id: &str, run: &RunState) -> Result<Outcome> {
@@ -57,7 +55,7 @@ impl Watch<'_> {
                 return Ok(adopted(first, &new, &old, ended));
             }
             let waited = clock.uptime().saturating_sub(began);
-            if self.sessions.optional && new.is_empty() && old.is_empty() && waited >= GRACE.min(patience) {
+            if self.sessions.optional && new.is_empty() && old.is_empty() {
                 return Ok(Outcome::unseen("it is not logged in, and need not be"));
             }
             if waited >= patience {

@@ -20,6 +20,9 @@ use crate::shared::Shared;
 const PAUSE: Duration = Duration::from_millis(100);
 /// What a session's beginning is written as: microseconds since 1970.
 const BEGAN: &str = "(extract(epoch from backend_start) * 1000000)::bigint";
+/// A session that is just logging in does not have its name yet: until its first query's time it has no state, or, from
+/// PostgreSQL 18 on, this one.
+const IS_READY: &str = "state is not null and state <> 'starting'";
 
 /// The sessions of the configured role.
 pub struct PostgresCensus(Connector);
@@ -49,6 +52,7 @@ impl PostgresCensus {
             "select (extract(epoch from clock_timestamp()) * 1000000)::bigint, pid, application_name, \
              host(client_addr), {BEGAN} \
              from pg_catalog.pg_stat_activity where usename = session_user and backend_type = 'client backend' \
+             and {IS_READY} \
              union all select (extract(epoch from clock_timestamp()) * 1000000)::bigint, null, null, null, null"
         );
         let operation = self.operation();

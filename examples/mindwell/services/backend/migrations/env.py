@@ -14,7 +14,7 @@ from sqlalchemy.ext.asyncio import create_async_engine
 from sqlalchemy.pool import NullPool
 
 from app import settings
-from app.db import CONNECT_TIMEOUT_S
+from app.db import connect_args
 from app.models import Base
 
 if context.config.config_file_name is not None:
@@ -35,7 +35,7 @@ async def online() -> None:
     except settings.SettingsError as error:
         raise CommandError(str(error)) from None  # one line instead of a traceback
     engine = create_async_engine(
-        url, poolclass=NullPool, hide_parameters=True, connect_args={"timeout": CONNECT_TIMEOUT_S}
+        url, poolclass=NullPool, hide_parameters=True, connect_args=connect_args("mindwell migrations")
     )
     try:
         async with engine.connect() as connection:
