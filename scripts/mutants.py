@@ -78,9 +78,12 @@ def climb(package: str, options: list[str]) -> dict[str, set[str]]:
             if not options:
                 break
         met = rung(OUT / f"{package}-{number}", package, tests, options)
-        result["caught"] |= met["caught"]
-        result["unviable"] |= met["unviable"]
-        result["survived"] = met["survived"]
+        # cargo-mutants tries mutants that delete a field whatever `--re` says: those that a lower rung has caught
+        # are none of this rung's.
+        judged = result["survived"] if number > 1 else set().union(*met.values())
+        result["caught"] |= met["caught"] & judged
+        result["unviable"] |= met["unviable"] & judged
+        result["survived"] = met["survived"] & judged
     return result
 
 

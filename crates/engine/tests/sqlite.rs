@@ -257,6 +257,50 @@ async fn a_late_writer_can_neither_append_nor_renew() {
     assert_eq!(store.read(run).await.unwrap().len(), 1);
 }
 
+/// Whoever is late gives nothing back, and need not know.
+#[tokio::test]
+async fn a_late_lease_is_given_back_without_effect_and_a_damaged_one_is_named() {
+    let lab = Lab::new();
+    let (store, theirs) = (lab.store(), lab.store().held_by(another_living_process()));
+    let late = store.acquire(&environment()).await.unwrap();
+    store.release(&late).await.unwrap();
+    let newer = theirs.acquire(&environment()).await.unwrap();
+    store.release(&late).await.unwrap();
+    assert_eq!(store.acquire(&environment()).await.unwrap_err().kind(), Kind::Busy, "theirs was given back");
+    lab.tamper("UPDATE leases SET runs = 7");
+    assert_eq!(theirs.release(&newer).await.unwrap_err().kind(), Kind::Corrupt);
+}
+
+#[tokio::test]
+async fn an_entry_that_leaves_a_gap_is_a_late_writers() {
+    let lab = Lab::new();
+    let store = lab.store();
+    let lease = store.acquire(&environment()).await.unwrap();
+    let run = RunId::generate(Lab::clock().now(), &OsEntropy);
+    let record = first(&lab, &lease);
+    store.append(&lease, run, std::slice::from_ref(&record)).await.unwrap();
+    let gap = Record { seq: 2, event: Event::RunParked, ..record.clone() };
+    assert_eq!(store.append(&lease, run, &[gap]).await.unwrap_err().kind(), Kind::Fenced);
+    // The run is another environment's.
+    let other = store.acquire(&Environment::from("other")).await.unwrap();
+    let next = Record { seq: 1, event: Event::RunParked, ..record };
+    assert_eq!(store.append(&other, run, &[next]).await.unwrap_err().kind(), Kind::Fenced);
+    assert_eq!(store.read(run).await.unwrap().len(), 1);
+}
+
+#[tokio::test]
+async fn entries_without_a_heading_are_a_damage_of_their_run() {
+    let lab = Lab::new();
+    let (run, _) = lab.engine().start(&lab.rotation(), Lab::wish()).await.unwrap();
+    let store = lab.store();
+    lab.tamper("DELETE FROM runs");
+    let error = store.read(run).await.unwrap_err();
+    assert!(error.to_string().contains("it has entries and no heading"), "{error}");
+    let unknown = RunId::generate(Lab::clock().now(), &OsEntropy);
+    let error = store.read(unknown).await.unwrap_err();
+    assert!(!error.to_string().contains("it has entries and no heading"), "{error}");
+}
+
 fn first(lab: &Lab, lease: &Lease) -> Record {
     let start = Start {
         plan: lab.rotation().plan(),
