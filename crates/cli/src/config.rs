@@ -36,6 +36,7 @@ use pgrotate_core::rotation::Rotation;
 use pgrotate_core::{Environment, FingerprintKey};
 use pgrotate_providers::Shared;
 use pgrotate_providers::azure::Accounts;
+use pgrotate_providers::clocks::Clocks;
 use pgrotate_providers::credentials::Credentials;
 use pgrotate_providers::http::Client;
 use pgrotate_providers::looks::Looks;
@@ -172,6 +173,7 @@ impl Config {
             vendors: settings.vendors.clone(),
             azure: Accounts::default(),
             looks: Looks::default(),
+            clocks: Clocks::default(),
             base: self.base.clone(),
             clock,
         }
@@ -202,6 +204,7 @@ impl Config {
             soak: None,
             back: None,
             recorders: parts.recorders.into_iter().map(|own| own.value).collect(),
+            overheard: Some(shared),
             key: deps.key,
             clock: deps.clock,
             entropy: deps.entropy,

@@ -366,6 +366,7 @@ pub fn rotation(memory: &Memory, clock: &Arc<dyn Clock>, entropy: &Arc<dyn Entro
         soak: None,
         back: None,
         recorders: vec![Box::new(memory.clone())],
+        overheard: None,
         key: FingerprintKey::new([1; 32]),
         clock: Arc::clone(clock),
         entropy: Arc::clone(entropy),

@@ -16,7 +16,7 @@ use crate::journal::Outcome;
 use crate::keyring::{Keyring, Keys};
 use crate::password::Policy;
 use crate::plan::{Action, Back, ConsumerOutline, CopyOutline, Outline, Plan, Step, VerificationOutline};
-use crate::provider::{Authority, Consumer, Recorder, Sink, Vault, Verification, Verifier};
+use crate::provider::{Authority, Consumer, Overheard, Recorder, Sink, Vault, Verification, Verifier};
 use crate::run::RunState;
 use crate::secret::FingerprintKey;
 use crate::steps;
@@ -69,6 +69,8 @@ pub struct Rotation {
     pub back: Option<Back>,
     /// The recorders.
     pub recorders: Vec<Box<dyn Recorder>>,
+    /// What the systems' answers tell beside what was asked, if somebody listens.
+    pub overheard: Option<Arc<dyn Overheard>>,
     /// Marks passwords.
     pub key: FingerprintKey,
     /// The door to time.

@@ -13,6 +13,8 @@
 //! - `X-OAuth-Scopes` lists what a classic token holds; other tokens get no such header. What an
 //!   installation may do stands in the answer that gives its token, and nowhere else.
 //!   `X-Accepted-GitHub-Permissions` is what the *endpoint* wants and says nothing about the token.
+//! - A token's first letters say what kind it is ("GitHub's token formats"), and
+//!   `GitHub-Authentication-Token-Expiration` when a personal one ends.
 //! - A renamed repository answers with a redirect, which is reported and not followed.
 
 mod app;
@@ -36,6 +38,7 @@ use tokio::sync::OnceCell;
 
 use self::app::Permissions;
 use self::installation::Place;
+pub(crate) use self::token::TokenKind;
 use crate::http::{self, Effect};
 use crate::shared::Shared;
 
@@ -61,6 +64,10 @@ pub(crate) struct Answer {
     pub(crate) scopes: Option<Vec<String>>,
     /// What an App's installation may do; `None` with every other kind.
     permissions: Option<Permissions>,
+    /// Whose token asked.
+    pub(crate) kind: TokenKind,
+    /// When that token ends, where GitHub tells: of personal ones that end.
+    pub(crate) ends_at: Option<Timestamp>,
     /// The body; `null` where there is none.
     pub(crate) body: Value,
 }
@@ -183,7 +190,7 @@ impl Api {
         request: RequestBuilder,
         place: Option<&Place<'_>>,
         unanswered: impl Fn(reqwest::Error) -> Error,
-    ) -> Result<(Response, Option<Permissions>)> {
+    ) -> Result<(Response, Option<Permissions>, TokenKind)> {
         let request = request
             .header("accept", "application/vnd.github+json")
             .header("x-github-api-version", API_VERSION);
@@ -193,12 +200,12 @@ impl Api {
         let (Some(app), Some(again), 401) =
             (&self.shared.vendors.github.app_id, again, response.status().as_u16())
         else {
-            return Ok((response, permissions));
+            return Ok((response, permissions, TokenKind::of(&token)));
         };
         self.forget_installed(app, place, &token).await;
         let (token, permissions) = self.holder(place).await?;
         let response = again.bearer_auth(token.expose()).send().await.map_err(unanswered)?;
-        Ok((response, permissions))
+        Ok((response, permissions, TokenKind::of(&token)))
     }
 
     async fn send(
@@ -210,12 +217,15 @@ impl Api {
     ) -> Result<Answer> {
         let unanswered = |error: reqwest::Error| http::unanswered(&error, effect, operation);
         let place = Place::of(segments);
-        let (response, permissions) = self.exchange(request, place.as_ref(), unanswered).await?;
+        let (response, permissions, kind) = self.exchange(request, place.as_ref(), unanswered).await?;
+        let shared = &self.shared;
+        shared.clocks.hear_header("GitHub", header(response.headers(), "date"), shared.clock.now());
         if !response.status().is_success() {
             return Err(self.classify(response, effect, operation).await);
         }
         let date = date(response.headers());
         let scopes = header(response.headers(), "x-oauth-scopes").map(list);
+        let ends_at = header(response.headers(), "github-authentication-token-expiration").and_then(end);
         let body = response.bytes().await.map_err(unanswered)?;
         let body = match body.is_empty() {
             true => Value::Null,
@@ -224,7 +234,7 @@ impl Api {
                 if effect == Effect::Writes { error.unknown() } else { error.later(None) }
             })?,
         };
-        Ok(Answer { date, scopes, permissions, body })
+        Ok(Answer { date, scopes, permissions, kind, ends_at, body })
     }
 
     /// GitHub's errors. The body is searched for its kind of limit and never shown.
@@ -358,6 +368,12 @@ fn header<'h>(headers: &'h HeaderMap, name: &str) -> Option<&'h str> {
 
 fn date(headers: &HeaderMap) -> Option<Timestamp> {
     DateTimeParser::new().parse_timestamp(header(headers, "date")?).ok()
+}
+
+/// The end of a token: `2026-12-01 10:00:00 UTC`, or with an offset such as `+0100`.
+fn end(text: &str) -> Option<Timestamp> {
+    let text = text.replace("UTC", "+0000");
+    Timestamp::strptime("%Y-%m-%d %H:%M:%S %z", text).ok()
 }
 
 fn list(text: &str) -> Vec<String> {

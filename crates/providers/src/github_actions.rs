@@ -21,6 +21,7 @@
 //! - Whether a fine-grained token may write can't be told without writing.
 
 mod look;
+mod shadows;
 #[cfg(test)]
 mod tests;
 
@@ -155,11 +156,20 @@ impl GithubActions {
             ));
         }
         let id = CopyId::new(format!("{KIND}:{}", name.as_ref().unwrap_or(&secret)));
-        Ok(Self { id, scope, secret, api: Api::new(&shared)?, shared })
+        let own = Self { id, scope, secret, api: Api::new(&shared)?, shared };
+        own.shared.looks.claim(own.location());
+        Ok(own)
     }
 
     fn operation(&self, verb: &str) -> String {
         format!("{verb} the GitHub secret {}", self.secret)
+    }
+
+    /// Where a secret of this name is in some store.
+    fn place_of(&self, secrets: &[&str]) -> String {
+        // GitHub's names don't tell capitals from small letters.
+        let path = secrets.join("/").to_lowercase();
+        format!("{}/{path}/{}", self.api.web_host(), self.secret.to_ascii_uppercase())
     }
 
     async fn metadata(&self) -> Result<Option<Answer>> {
@@ -271,9 +281,7 @@ impl Sink for GithubActions {
     }
 
     fn location(&self) -> String {
-        // GitHub's names don't tell capitals from small letters.
-        let path = self.scope.secrets().join("/").to_lowercase();
-        format!("{}/{path}/{}", self.api.web_host(), self.secret.to_ascii_uppercase())
+        self.place_of(&self.scope.secrets())
     }
 
     fn capabilities(&self) -> Capabilities {

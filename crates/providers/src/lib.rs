@@ -12,6 +12,7 @@ pub mod azure_key_vault;
 pub mod azure_postgres_flexible;
 pub mod changelog;
 mod child;
+pub mod clocks;
 pub mod command;
 pub mod credentials;
 pub mod env_file;

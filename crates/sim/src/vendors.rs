@@ -378,6 +378,7 @@ pub(crate) fn rotation(wire: &Wire, extras: Extras, back: Option<Back>) -> Rotat
         back,
         soak: extras.soak.then(|| std::time::Duration::from_secs(60)),
         recorders,
+        overheard: None,
         key: FingerprintKey::new([1; 32]),
         clock,
         entropy,

@@ -10,7 +10,9 @@ use crate::error::{Error, Kind, Result, Retry};
 use crate::ids::{CopyId, RunId, VersionId};
 use crate::journal::Outcome;
 use crate::plan::Back;
-use crate::provider::{Content, Entry, Finding, Inspection, Login, Severity, Survey, VaultState, grouped};
+use crate::provider::{
+    Content, Entry, Finding, Inspection, Login, Present, Severity, Survey, VaultState, grouped,
+};
 use crate::rotation::{Copy, Rotation};
 use crate::run::RunState;
 use crate::secret::Secret;
@@ -132,6 +134,8 @@ pub async fn look(rotation: &Rotation, ticket: Option<&str>, run: Option<&RunSta
         }
         report.merge(found);
     }
+    // Only now has everybody answered.
+    report.findings.extend(rotation.overheard.iter().flat_map(|overheard| overheard.findings()));
     report.findings.sort_by_key(|finding| std::cmp::Reverse(finding.severity));
     report
 }
@@ -173,9 +177,16 @@ async fn look_at_vault_and_server(rotation: &Rotation, run: Option<&RunState>) -
         report.findings.push(Finding::new(Severity::Blocks, vault.id().as_str(), what).mend(mend));
         return report;
     };
-    let (login, authority) =
-        futures::join!(rotation.verifier.login(&current), rotation.authority.check(&current));
+    let (login, authority, tried) = futures::join!(
+        rotation.verifier.login(&current),
+        rotation.authority.check(&current),
+        try_out(rotation, &current),
+    );
     let mut server = Report::default();
+    // Whatever logs in for itself can't do better than we could.
+    if login == Ok(Login::Accepted) {
+        report.merge(tried);
+    }
     server.take(authority, &rotation.authority.describe());
     // What stops the authority explains a login that fails; saying both would hide the reason.
     if !(login.is_err() && server.blocks()) {
@@ -183,6 +194,18 @@ async fn look_at_vault_and_server(rotation: &Rotation, run: Option<&RunState>) -
     }
     report.merge(server);
     report.current = Some(current);
+    report
+}
+
+/// Lets the verifications try themselves out with the password that works now.
+async fn try_out(rotation: &Rotation, current: &Secret) -> Report {
+    let url = rotation.url.render(&rotation.target, current);
+    let present = Present { password: current, url: &url };
+    let tries = rotation.verifications.iter().map(async |own| (own.id(), own.try_out(&present).await));
+    let mut report = Report::default();
+    for (id, result) in join_all(tries).await {
+        report.take(result, id);
+    }
     report
 }
 

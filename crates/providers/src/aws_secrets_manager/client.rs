@@ -7,6 +7,8 @@
 //! file. `[aws] endpoint` places Secrets Manager alone; the variables of the SDK
 //! (`AWS_ENDPOINT_URL_STS`, `AWS_ENDPOINT_URL_SSO`) place those who give the credentials.
 
+use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
 
 use aws_config::profile::ProfileFileCredentialsProvider;
@@ -15,8 +17,11 @@ use aws_config::retry::RetryConfig;
 use aws_config::timeout::TimeoutConfig;
 use aws_config::{AppName, BehaviorVersion, ConfigLoader, Region};
 use aws_credential_types::Credentials;
+use aws_credential_types::provider::SharedCredentialsProvider;
 use aws_sdk_secretsmanager::Client;
-use aws_sdk_secretsmanager::config::interceptors::BeforeTransmitInterceptorContextRef;
+use aws_sdk_secretsmanager::config::interceptors::{
+    BeforeDeserializationInterceptorContextRef, BeforeTransmitInterceptorContextRef,
+};
 use aws_sdk_secretsmanager::config::{Builder, ConfigBag, Intercept, RuntimeComponents, SharedHttpClient};
 use aws_sdk_secretsmanager::error::BoxError;
 use aws_smithy_http_client::tls::rustls_provider::CryptoMode;
@@ -25,6 +30,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use pgrotate_core::{Error, Kind, Result};
 
+use crate::clocks;
 use crate::http;
 use crate::shared::Shared;
 
@@ -32,11 +38,18 @@ use crate::shared::Shared;
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(60);
 
+/// The client, and what else signs a request.
+pub(super) struct Connection {
+    pub(super) client: Client,
+    pub(super) credentials: SharedCredentialsProvider,
+    pub(super) region: String,
+}
+
 /// Makes a client from the AWS configuration chain. Finds the region, and no credentials yet.
 ///
 /// # Errors
 /// When no region is known.
-pub(super) async fn connect(shared: &Shared, secret: &str) -> Result<Client> {
+pub(super) async fn connect(shared: &Arc<Shared>, secret: &str) -> Result<Connection> {
     let http = https(shared)?;
     let timeouts =
         TimeoutConfig::builder().connect_timeout(CONNECT_TIMEOUT).operation_attempt_timeout(REQUEST_TIMEOUT);
@@ -52,14 +65,20 @@ pub(super) async fn connect(shared: &Shared, secret: &str) -> Result<Client> {
         loader = loader.endpoint_url(endpoint);
     }
     let config = with_credentials(loader, shared, region, http).load().await;
-    if config.region().is_none() {
-        return Err(Error::new(Kind::Config, "reach AWS Secrets Manager")
-            .because("no region is configured")
-            .hint("set `region` under [aws] in the configuration, or AWS_REGION"));
-    }
+    let refuse = |why: &str, hint: &str| {
+        Error::new(Kind::Config, "reach AWS Secrets Manager").because(why.to_owned()).hint(hint.to_owned())
+    };
+    let Some(region) = config.region().map(ToString::to_string) else {
+        let hint = "set `region` under [aws] in the configuration, or AWS_REGION";
+        return Err(refuse("no region is configured", hint));
+    };
+    let credentials = config.credentials_provider();
+    let credentials =
+        credentials.ok_or_else(|| refuse("there are no AWS credentials", "aws configure list"))?;
     // The executor repeats what may be repeated, with the journal knowing of it.
     let config = Builder::from(&config).retry_config(RetryConfig::disabled()).interceptor(NoPlainHttp);
-    Ok(Client::from_conf(config.build()))
+    let config = config.interceptor(Listener(Arc::clone(shared)));
+    Ok(Connection { client: Client::from_conf(config.build()), credentials, region })
 }
 
 /// The configured region, else that of the secret's ARN, else the environment's.
@@ -139,6 +158,31 @@ impl Intercept for NoPlainHttp {
         _config: &mut ConfigBag,
     ) -> Result<(), BoxError> {
         http::endpoint(context.request().uri()).map(drop).map_err(BoxError::from)
+    }
+}
+
+/// Hears from each answer how late it is at AWS.
+struct Listener(Arc<Shared>);
+
+impl fmt::Debug for Listener {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Listener")
+    }
+}
+
+impl Intercept for Listener {
+    fn name(&self) -> &'static str {
+        "Listener"
+    }
+
+    fn read_after_transmit(
+        &self,
+        context: &BeforeDeserializationInterceptorContextRef<'_>,
+        _components: &RuntimeComponents,
+        _config: &mut ConfigBag,
+    ) -> Result<(), BoxError> {
+        self.0.clocks.hear_header(clocks::AWS, context.response().headers().get("date"), self.0.clock.now());
+        Ok(())
     }
 }
 

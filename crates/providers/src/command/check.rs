@@ -7,17 +7,23 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use pgrotate_core::journal::Outcome;
-use pgrotate_core::provider::{Evidence, Finding, Severity, Verification};
+use pgrotate_core::provider::{Evidence, Finding, Present, Severity, Verification};
 use pgrotate_core::value::{self, Template};
 use pgrotate_core::{Error, Kind, Result};
 use serde::Deserialize;
 use tokio::process::Command;
 
+use super::alembic::{Alembic, Looked};
 use super::words::{Said, listen};
 use super::{KIND, Program, default_timeout};
 use crate::child::{self, Ended, Group};
 use crate::log_scan::{Redactor, Trouble};
 use crate::shared::Shared;
+
+/// How long a trial before a run may take.
+const TRIAL: Duration = Duration::from_secs(20);
+/// The most that is taken of a trial's words.
+const MOST: usize = 1 << 20;
 
 /// What can be set.
 #[derive(Debug, Deserialize)]
@@ -42,6 +48,8 @@ pub struct CommandCheck {
     program: Program,
     environment: Vec<(String, Value)>,
     timeout: Duration,
+    /// How it can be tried out before a run, if it is Alembic.
+    alembic: Option<Alembic>,
 }
 
 /// The value of a variable.
@@ -69,26 +77,41 @@ impl CommandCheck {
             })
             .collect::<Result<_>>()?;
         let (directory, timeout) = (shared.path(&directory), Duration::from_secs(timeout_s));
-        Ok(Self { id, directory, program, environment, timeout })
+        let alembic = Alembic::of(&program);
+        Ok(Self { id, directory, program, environment, timeout, alembic })
     }
 
     fn operation(&self) -> String {
         format!("run {} in {}", self.program.name, self.directory.display())
     }
 
-    /// The child, with nothing of ours in it but what it was given.
-    fn command(&self, program: &Path, evidence: &Evidence<'_>) -> Command {
+    /// The child, with nothing of ours in it but what it was given: without a password, none of what has one in it.
+    fn command(&self, program: &Path, arguments: &[String], present: Option<&Present<'_>>) -> Command {
         let mut command = child::command(program);
-        command.args(&self.program.arguments).current_dir(&self.directory);
+        command.args(arguments).current_dir(&self.directory);
         for (name, value) in &self.environment {
-            match value {
-                Value::Plain(text) => command.env(name, text),
-                Value::Secret(template) => {
-                    command.env(name, template.fill(evidence.password, evidence.url).expose())
+            match (value, present) {
+                (Value::Plain(text), _) => command.env(name, text),
+                (Value::Secret(template), Some(present)) => {
+                    command.env(name, template.fill(present.password, present.url).expose())
                 }
+                (Value::Secret(_), None) => &mut command,
             };
         }
         command
+    }
+
+    /// Where Alembic is in the database and in its scripts.
+    async fn ask_alembic(&self, alembic: &Alembic, present: &Present<'_>) -> Option<Looked> {
+        let program = self.program.find(&self.directory).filter(|_| self.directory.is_dir())?;
+        let timeout = self.timeout.min(TRIAL);
+        let mut heads = self.command(&program, &alembic.heads, None);
+        let mut current = self.command(&program, &alembic.current, Some(present));
+        let (heads, current) = futures::join!(
+            child::ask(&mut heads, b"", MOST, timeout),
+            child::ask(&mut current, b"", MOST, timeout),
+        );
+        Some(Looked { heads: heads.ok(), current: current.ok(), timeout })
     }
 
     /// What the run came to, in words.
@@ -131,7 +154,18 @@ impl Verification for CommandCheck {
                 "install it (a virtual environment has to be made first), or correct `command`",
             ));
         }
+        if self.alembic.is_none() {
+            let what = "what it does is not known, so it is not run before the passwords have changed";
+            return Ok(vec![Finding::new(Severity::Unseen, &self.id, what)]);
+        }
         Ok(Vec::new())
+    }
+
+    async fn try_out(&self, present: &Present<'_>) -> Result<Vec<Finding>> {
+        let Some(alembic) = &self.alembic else { return Ok(Vec::new()) };
+        // What is missing stands among the findings already.
+        let looked = self.ask_alembic(alembic, present).await;
+        Ok(looked.map(|looked| looked.findings(&self.id, present.password)).unwrap_or_default())
     }
 
     async fn verify(&self, evidence: &Evidence<'_>) -> Result<Outcome> {
@@ -139,7 +173,9 @@ impl Verification for CommandCheck {
             Error::new(Kind::NotFound, self.operation())
                 .because("there is no such program, or it can't be executed")
         })?;
-        let mut child = self.command(&program, evidence).spawn().map_err(|error| {
+        let present = Present { password: evidence.password, url: evidence.url };
+        let mut command = self.command(&program, &self.program.arguments, Some(&present));
+        let mut child = command.spawn().map_err(|error| {
             Error::new(Kind::BadState, self.operation()).because(error.kind().to_string())
         })?;
         let group = Group::of(&child);
@@ -300,8 +336,14 @@ mod tests {
             };
             CommandCheck::new(Some("alembic".into()), options, fake::shared(Vendors::default(), "")).unwrap()
         };
-        assert_eq!(with("/", "bin/sh").check().await, Ok(Vec::new()));
-        assert_eq!(with("/", "sh").check().await, Ok(Vec::new()));
+        for present in ["bin/sh", "sh"] {
+            let findings = with("/", present).check().await.unwrap();
+            let [finding] = &findings[..] else { panic!("{findings:?}") };
+            assert!(
+                finding.severity == Severity::Unseen && finding.what.contains("not run before"),
+                "{finding:?}"
+            );
+        }
         for (directory, program, missing) in [
             ("/nowhere", "sh", "folder /nowhere"),
             ("/", ".venv/bin/alembic", "program .venv"),

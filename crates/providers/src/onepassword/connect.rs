@@ -104,7 +104,10 @@ impl Connect {
         effect: Effect,
         operation: &str,
     ) -> Result<Response> {
-        request().send().await.map_err(|error| http::unanswered(&error, effect, operation))
+        let response = request().send().await.map_err(|error| http::unanswered(&error, effect, operation))?;
+        let date = response.headers().get("date").and_then(|date| date.to_str().ok());
+        self.shared.clocks.hear_header("the Connect server", date, self.shared.clock.now());
+        Ok(response)
     }
 }
 
