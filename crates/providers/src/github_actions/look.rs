@@ -2,8 +2,8 @@
 
 use futures::future::join_all;
 use jiff::SignedDuration;
-use pgrotate_core::provider::{Finding, Inspection, Severity};
-use pgrotate_core::{Kind, Result};
+use pgrotate_core::provider::{Content, Finding, Inspection, Seen, Severity};
+use pgrotate_core::{Error, Kind, Result};
 use serde_json::Value;
 
 use super::{GithubActions, Scope, seen};
@@ -28,12 +28,15 @@ impl GithubActions {
         );
         // A repository that can't be read explains best why its key can't.
         let (mut findings, identity) = access?;
-        let key = key.map_err(|error| match (&self.scope, error.kind()) {
-            (Scope::Environment { environment, .. }, Kind::NotFound) => {
-                error.hint(format!("is there an environment \"{environment}\" in the repository?"))
+        let key = match key {
+            Ok(key) => key,
+            // Why it can't be read has been found.
+            Err(_) if findings.iter().any(|finding| finding.severity == Severity::Blocks) => {
+                let seen = Seen { content: Content::Unseen, version: None, updated_at: None };
+                return Ok(Inspection { seen, findings, identity });
             }
-            _ => error,
-        })?;
+            Err(error) => return Err(self.without_key(error)),
+        };
         let metadata = metadata?;
         findings.extend(self.judge_token(&key));
         findings.extend(self.judge_end(&key));
@@ -42,6 +45,15 @@ impl GithubActions {
         findings.extend(shadows?);
         findings.extend(self.look_at_audience(metadata.as_ref()).await?);
         Ok(Inspection { seen: seen(metadata.as_ref()), findings, identity })
+    }
+
+    fn without_key(&self, error: Error) -> Error {
+        match (&self.scope, error.kind()) {
+            (Scope::Environment { environment, .. }, Kind::NotFound) => {
+                error.hint(format!("is there an environment \"{environment}\" in the repository?"))
+            }
+            _ => error,
+        }
     }
 
     pub(super) fn finding(&self, severity: Severity, what: impl Into<String>) -> Finding {
