@@ -64,6 +64,18 @@ impl App {
         Ok(config.rotation(environment, deps)?)
     }
 
+    /// The same, with what the journal knows about the environment.
+    pub(crate) async fn rotation_after(
+        &self,
+        config: &Config,
+        environment: &Environment,
+        engine: &Embedded,
+    ) -> Result<Rotation, Failure> {
+        let mut rotation = self.rotation(config, environment)?;
+        rotation.around.past = engine.past(environment, config.first(environment)).await?;
+        Ok(rotation)
+    }
+
     /// The engine, watched by this observer.
     pub(crate) fn engine(&self, observer: Arc<dyn Observer>) -> Result<Embedded> {
         let store = SqliteStore::open(&self.home()?.journal())?;

@@ -4,6 +4,7 @@ mod abort;
 mod check;
 mod completions;
 mod confirm;
+mod consumers;
 mod history;
 mod init;
 mod man;
@@ -25,6 +26,7 @@ pub(crate) enum Command {
     Init(init::Args),
     Check(check::Args),
     Plan(plan::Args),
+    Consumers(consumers::Args),
     Rotate(rotate::Args),
     Resume(resume::Args),
     Abort(abort::Args),
@@ -41,6 +43,7 @@ pub(crate) async fn run(app: &App, command: Command) -> Result<Status, Failure> 
     match command {
         Command::Init(args) => init::run(app, args).await,
         Command::Check(args) => check::run(app, args).await,
+        Command::Consumers(args) => consumers::run(app, args).await,
         Command::Plan(args) => plan::run(app, args).await,
         Command::Rotate(args) => rotate::run(app, args).await,
         Command::Resume(args) => resume::run(app, args).await,

@@ -11,6 +11,7 @@ mod binding;
 mod de;
 mod environments;
 mod files;
+mod order;
 mod problem;
 mod registry;
 mod settings;
@@ -32,7 +33,9 @@ use jiff::Timestamp;
 use miette::Report;
 use pgrotate_core::env::{Clock, Entropy};
 use pgrotate_core::keyring::Keyring;
-use pgrotate_core::rotation::Rotation;
+use pgrotate_core::past::Past;
+use pgrotate_core::provider::Verifier;
+use pgrotate_core::rotation::{Rotation, Surroundings};
 use pgrotate_core::{Environment, FingerprintKey};
 use pgrotate_providers::Shared;
 use pgrotate_providers::azure::Accounts;
@@ -44,6 +47,7 @@ use pgrotate_providers::shared;
 
 use binding::{Parts, Tables};
 use environments::Named;
+use order::Order;
 use problem::{Problem, Problems};
 use registry::{Providers, Registry};
 use settings::{Placed, Settings, TOP};
@@ -75,6 +79,8 @@ pub(crate) struct Config {
     project: String,
     /// The environments whose rotation has to be confirmed by the plan's hash, if the file names them.
     confirm: Option<Vec<String>>,
+    /// Which environment has to be rotated before which, and how long ago at most.
+    order: Order,
     drafts: Vec<Draft>,
     warnings: Vec<String>,
     /// Azure's sign-ins, by the files that they depend on: credentials and CA.
@@ -121,12 +127,21 @@ impl Config {
         let base = absolute.parent().unwrap_or(Path::new("/")).to_owned();
         let source = Source::new(path, text);
         let mut problems = Problems::default();
-        let Read { project, confirm, drafts } = read(&source, &mut problems);
+        let Read { project, confirm, order, drafts } = read(&source, &mut problems);
         let mut warnings: Vec<String> =
             drafts.iter().filter_map(|draft| draft.settings.warning.clone()).collect();
         warnings.dedup();
-        let config =
-            Self { source, base, project, confirm, drafts, warnings, azure: Mutex::default(), registry };
+        let config = Self {
+            source,
+            base,
+            project,
+            confirm,
+            order,
+            drafts,
+            warnings,
+            azure: Mutex::default(),
+            registry,
+        };
         config.check(&mut problems);
         problems.report(&config.source)?;
         Ok(config)
@@ -204,12 +219,35 @@ impl Config {
             soak: None,
             back: None,
             recorders: parts.recorders.into_iter().map(|own| own.value).collect(),
-            overheard: Some(shared),
+            around: Surroundings {
+                census: self.registry.census(&shared),
+                times: draft.settings.times,
+                elsewhere: self.elsewhere(environment, &shared),
+                vantages: parts.vantages.into_iter().map(|own| own.value).collect(),
+                past: Past::default(),
+                overheard: Some(shared),
+            },
             key: deps.key,
             clock: deps.clock,
             entropy: deps.entropy,
             keyring: Keyring::default(),
         })
+    }
+
+    /// The servers of the other environments. Where one's CA can't be read, its server can't be asked, and the try says so.
+    fn elsewhere(&self, own: &Environment, shared: &Shared) -> Vec<(Environment, Box<dyn Verifier>)> {
+        let others = self.drafts.iter().filter(|draft| draft.environment != *own);
+        let verifier = |draft: &Draft| {
+            let ca = files::certificate(&self.base, draft.settings.ca_file.as_ref()).unwrap_or_default();
+            let other = self.shared(draft, shared.http.clone(), Arc::clone(&shared.clock));
+            self.registry.verifier(&Arc::new(Shared { ca, ..other }))
+        };
+        others.map(|draft| (draft.environment.clone(), verifier(draft))).collect()
+    }
+
+    /// The environment that has to be rotated before this one, and how long ago at most.
+    pub(crate) fn first(&self, environment: &Environment) -> Option<(Environment, Duration)> {
+        self.order.first(environment)
     }
 
     fn bound(
@@ -302,6 +340,7 @@ fn unreadable(path: &Path, why: &str) -> Report {
 struct Read {
     project: String,
     confirm: Option<Vec<String>>,
+    order: Order,
     drafts: Vec<Draft>,
 }
 
@@ -314,10 +353,11 @@ fn read(source: &Source, problems: &mut Problems) -> Read {
     let project = problems.keep(project(&mut file)).unwrap_or_default();
     let environments = environments::read(&mut file, problems);
     let confirm = file.take("confirm").and_then(|value| problems.keep(confirm(&value, &environments)));
+    let order = problems.keep(order::read(&mut file, &environments)).unwrap_or_default();
     let ready = environments.iter().filter(|own| own.complete(&environments));
     let drafts = ready.filter_map(|own| Draft::read(&file, own, source, problems)).collect();
     problems.outside();
-    Read { project, confirm, drafts }
+    Read { project, confirm, order, drafts }
 }
 
 /// `confirm = ["prod"]`

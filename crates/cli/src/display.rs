@@ -103,6 +103,11 @@ pub(crate) fn state(state: State) -> String {
     }
 }
 
+/// Of sessions that no consumer is declared for.
+pub(crate) fn undeclared() -> String {
+    styled(RED, "not declared")
+}
+
 /// A table without lines, as wide as it needs to be.
 pub(crate) fn table(header: &[&str], rows: Vec<Vec<String>>) -> String {
     let mut table = Table::new();

@@ -18,18 +18,21 @@ use crate::ids::{Environment, RunId};
 use crate::journal::{Journal, Start};
 use crate::lease::Leases;
 use crate::observer::{Observer, Progress};
+use crate::past::Overrides;
 use crate::run::{Phase, RunState};
 
 use keep::{Guarded, Held};
 pub use runs::same_place;
 
 /// Who asks for a run, and why.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct Wish {
     /// Who.
     pub operator: String,
     /// The ticket, as the operator names it.
     pub ticket: Option<String>,
+    /// What they let pass.
+    pub overrides: Overrides,
 }
 
 /// Why a call of the engine came to no end of its own.
@@ -87,6 +90,7 @@ impl<S: Journal + Leases> Engine<S> {
                     generation: held.lease.generation,
                     operator: wish.operator,
                     ticket: wish.ticket,
+                    overrides: wish.overrides,
                     version: env!("CARGO_PKG_VERSION").to_owned(),
                 };
                 let stop = self.stop();

@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize};
 use crate::error::{Error, Kind, Result};
 use crate::ids::{CopyId, Environment, RunId, StepId, VersionId};
 use crate::lease::{Generation, Lease};
+use crate::past::Overrides;
 use crate::plan::Plan;
 use crate::provider::Finding;
 use crate::secret::Fingerprint;
@@ -97,6 +98,9 @@ pub struct Start {
     pub operator: String,
     /// The ticket, as the operator named it.
     pub ticket: Option<String>,
+    /// What a person lets pass.
+    #[serde(default, skip_serializing_if = "Overrides::is_empty")]
+    pub overrides: Overrides,
     /// The program's version.
     pub version: String,
 }
@@ -152,6 +156,9 @@ pub struct Outcome {
     /// What each system truly is: its place, or the id that it has for itself (of `check`).
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub identities: BTreeMap<String, String>,
+    /// What the database server's clock said (of `prove`): sessions from later on have logged in with the new password.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub server_time: Option<Timestamp>,
     /// When the effect was seen, if that was well before the step ended.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub effect_at: Option<Timestamp>,

@@ -21,6 +21,7 @@
 
 #![forbid(unsafe_code)]
 
+pub mod census;
 pub mod database_url;
 pub mod drift;
 pub mod engine;
@@ -34,6 +35,7 @@ pub mod lease;
 pub mod memory;
 pub mod observer;
 pub mod password;
+pub mod past;
 pub mod plan;
 pub mod provider;
 pub mod rotation;

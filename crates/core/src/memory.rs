@@ -19,7 +19,7 @@ use crate::provider::{
     Activation, Authority, Capabilities, Change, Consumer, Content, Entry, Evidence, Finding, Inspection,
     Login, Recorder, Seen, Sink, Story, Survey, Vault, VaultState, Verification, Verifier,
 };
-use crate::rotation::{BoundConsumer, Copy, Rotation};
+use crate::rotation::{BoundConsumer, Copy, Rotation, Surroundings};
 use crate::secret::{FingerprintKey, Secret};
 use crate::value::{Template, Update, UrlTemplate};
 
@@ -361,12 +361,16 @@ pub fn rotation(memory: &Memory, clock: &Arc<dyn Clock>, entropy: &Arc<dyn Entro
         verifier: Box::new(memory.clone()),
         wholes: Rotation::locks(&copies),
         copies,
-        consumers: vec![BoundConsumer { consumer: Box::new(memory.clone()), waits_for: vec![url_copy()] }],
+        consumers: vec![BoundConsumer {
+            consumer: Box::new(memory.clone()),
+            waits_for: vec![url_copy()],
+            sessions: None,
+        }],
         verifications: vec![Box::new(memory.clone())],
         soak: None,
         back: None,
         recorders: vec![Box::new(memory.clone())],
-        overheard: None,
+        around: Surroundings::default(),
         key: FingerprintKey::new([1; 32]),
         clock: Arc::clone(clock),
         entropy: Arc::clone(entropy),

@@ -4,6 +4,7 @@
 //! engine. Steps that don't wait for each other run at the same time, so a run takes as long
 //! as its longest chain.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::time::Duration;
 
@@ -60,6 +61,18 @@ pub enum Action {
         /// Which.
         copy: CopyId,
     },
+    /// Sees sessions of one consumer that began after the change.
+    VerifySessions {
+        /// Which.
+        consumer: String,
+    },
+    /// Tries both passwords from another place.
+    VerifyFrom {
+        /// Which.
+        vantage: String,
+    },
+    /// Sees the new password refused by the servers of the other environments.
+    VerifyElsewhere,
     /// Lets one verification speak.
     Verify {
         /// Which.
@@ -98,9 +111,13 @@ impl Action {
             Self::Promote => "promote",
             Self::Publish { .. } => "publish",
             Self::Activate { .. } => "activate",
-            Self::VerifyLogin | Self::VerifyCopy { .. } | Self::Verify { .. } | Self::VerifyAgain { .. } => {
-                "verify"
-            }
+            Self::VerifyLogin
+            | Self::VerifyCopy { .. }
+            | Self::VerifySessions { .. }
+            | Self::VerifyFrom { .. }
+            | Self::VerifyElsewhere
+            | Self::Verify { .. }
+            | Self::VerifyAgain { .. } => "verify",
             Self::Soak { .. } => "soak",
             Self::Retire { .. } => "retire",
             Self::Record { .. } => "record",
@@ -108,16 +125,21 @@ impl Action {
     }
 
     /// What it is done to, if the plan can have several steps of its kind.
-    pub fn subject(&self) -> Option<&str> {
-        match self {
-            Self::Publish { copy } | Self::VerifyCopy { copy } | Self::Retire { copy } => Some(copy.as_str()),
-            Self::Activate { consumer } => Some(consumer),
-            Self::VerifyLogin => Some("login"),
-            Self::Verify { verification } => Some(verification),
-            Self::Record { recorder } => Some(recorder),
-            Self::VerifyAgain { proof } => proof.subject(),
-            _ => None,
-        }
+    pub fn subject(&self) -> Option<Cow<'_, str>> {
+        Some(match self {
+            Self::Publish { copy } | Self::VerifyCopy { copy } | Self::Retire { copy } => {
+                copy.as_str().into()
+            }
+            Self::Activate { consumer } => consumer.into(),
+            Self::VerifyLogin => "login".into(),
+            Self::VerifySessions { consumer } => format!("sessions of {consumer}").into(),
+            Self::VerifyFrom { vantage } => format!("login from {vantage}").into(),
+            Self::VerifyElsewhere => "login elsewhere".into(),
+            Self::Verify { verification } => verification.into(),
+            Self::Record { recorder } => recorder.into(),
+            Self::VerifyAgain { proof } => return proof.subject(),
+            _ => return None,
+        })
     }
 
     /// What is done, be it for the first or the second time.
@@ -278,6 +300,10 @@ pub struct Outline {
     pub soak: Option<Duration>,
     /// The earlier password that shall be brought back, instead of a new one.
     pub back: Option<Back>,
+    /// The places from which both passwords are tried, beside here.
+    pub vantages: Vec<String>,
+    /// Whether there are other environments, whose servers must refuse the new password.
+    pub elsewhere: bool,
     /// The recorders.
     pub recorders: Vec<String>,
 }
@@ -298,6 +324,8 @@ pub struct ConsumerOutline {
     pub id: String,
     /// The copies that it reads; empty means that all are waited for.
     pub waits_for: Vec<CopyId>,
+    /// Whether its sessions can be told from others.
+    pub has_sessions: bool,
 }
 
 /// A verification, as a strategy sees it.
@@ -348,6 +376,9 @@ mod tests {
             Action::Activate { consumer: "app".into() },
             Action::VerifyLogin,
             Action::VerifyCopy { copy: copy() },
+            Action::VerifySessions { consumer: "app".into() },
+            Action::VerifyFrom { vantage: "agent".into() },
+            Action::VerifyElsewhere,
             Action::Verify { verification: "health".into() },
             Action::Soak { seconds: 60 },
             again,
@@ -366,6 +397,9 @@ mod tests {
         activate: activate/app
         verify: verify/login
         verify: verify/a:b
+        verify: verify/sessions of app
+        verify: verify/login from agent
+        verify: verify/login elsewhere
         verify: verify/health
         soak: soak
         verify: verify-again/a:b

@@ -5,11 +5,13 @@
 //! changes something can be asked whether it has happened.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
+use crate::census::{Sample, Session};
 use crate::error::{Error, Kind, Result};
 use crate::ids::{CopyId, Environment, RunId, VersionId};
 use crate::journal::Outcome;
@@ -230,6 +232,27 @@ pub trait Verifier: Send + Sync {
     /// # Errors
     /// Everything that is neither yes nor no: unreachable, TLS, a role that may not log in.
     async fn login(&self, secret: &Secret) -> Result<Login>;
+
+    /// What the server calls itself, whatever name leads to it, for who may log in; nothing if it does not say.
+    async fn identity(&self, _secret: &Secret) -> Result<Option<String>> {
+        Ok(None)
+    }
+}
+
+/// Another place from which passwords are proven.
+pub trait Vantage: Verifier {
+    /// Its name within the environment.
+    fn name(&self) -> &str;
+}
+
+/// Knows who is logged in as the role.
+#[async_trait]
+pub trait Census: Send + Sync {
+    /// Looks for as long as the window: whoever was there at some time is in the sample. An empty window is one look.
+    async fn take(&self, secret: &Secret, window: Duration) -> Result<Sample>;
+
+    /// Ends sessions, and no other that has one's number by now. Gives how many were still there.
+    async fn end(&self, secret: &Secret, sessions: &[Session]) -> Result<usize>;
 }
 
 /// What can be seen of a copy.
@@ -296,6 +319,12 @@ pub trait Sink: Send + Sync {
 
     /// Looks at the copy and at everything that could stop a change. Changes nothing.
     async fn check(&self) -> Result<Inspection>;
+
+    /// Looks whether [`Sink::retire`] will be possible, for copies of which the version before is to be taken out of
+    /// use. Changes nothing.
+    async fn check_retirement(&self) -> Result<Vec<Finding>> {
+        Ok(Vec::new())
+    }
 
     /// Looks at the copy. Changes nothing.
     async fn inspect(&self) -> Result<Seen>;

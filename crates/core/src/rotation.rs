@@ -7,6 +7,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use futures::lock::Mutex;
 
+use crate::census::{self, Sessions};
 use crate::database_url::Target;
 use crate::env::{Clock, Entropy};
 use crate::error::{Error, Result};
@@ -15,8 +16,11 @@ use crate::ids::{CopyId, Environment};
 use crate::journal::Outcome;
 use crate::keyring::{Keyring, Keys};
 use crate::password::Policy;
+use crate::past::Past;
 use crate::plan::{Action, Back, ConsumerOutline, CopyOutline, Outline, Plan, Step, VerificationOutline};
-use crate::provider::{Authority, Consumer, Overheard, Recorder, Sink, Vault, Verification, Verifier};
+use crate::provider::{
+    Authority, Census, Consumer, Overheard, Recorder, Sink, Vantage, Vault, Verification, Verifier,
+};
 use crate::run::RunState;
 use crate::secret::FingerprintKey;
 use crate::steps;
@@ -39,6 +43,25 @@ pub struct BoundConsumer {
     pub consumer: Box<dyn Consumer>,
     /// The copies that it reads; empty means that all are waited for.
     pub waits_for: Vec<CopyId>,
+    /// How its sessions look, if they can be told from others.
+    pub sessions: Option<Sessions>,
+}
+
+/// What a rotation looks at beyond its own systems.
+#[derive(Default)]
+pub struct Surroundings {
+    /// Who is logged in.
+    pub census: Option<Box<dyn Census>>,
+    /// How long is looked who is logged in, and waited for them.
+    pub times: census::Times,
+    /// The servers of the other environments.
+    pub elsewhere: Vec<(Environment, Box<dyn Verifier>)>,
+    /// Other places from which both passwords are tried.
+    pub vantages: Vec<Box<dyn Vantage>>,
+    /// What the journal knows.
+    pub past: Past,
+    /// What the systems' answers tell beside what was asked, if somebody listens.
+    pub overheard: Option<Arc<dyn Overheard>>,
 }
 
 /// Everything that rotating one environment's password needs.
@@ -69,8 +92,8 @@ pub struct Rotation {
     pub back: Option<Back>,
     /// The recorders.
     pub recorders: Vec<Box<dyn Recorder>>,
-    /// What the systems' answers tell beside what was asked, if somebody listens.
-    pub overheard: Option<Arc<dyn Overheard>>,
+    /// Everything around.
+    pub around: Surroundings,
     /// Marks passwords.
     pub key: FingerprintKey,
     /// The door to time.
@@ -104,6 +127,7 @@ impl Rotation {
                 .map(|bound| ConsumerOutline {
                     id: bound.consumer.id().to_owned(),
                     waits_for: bound.waits_for.clone(),
+                    has_sessions: self.around.census.is_some() && bound.sessions.is_some(),
                 })
                 .collect(),
             verifications: self
@@ -116,6 +140,8 @@ impl Rotation {
                 .collect(),
             soak: self.soak,
             back: self.back.clone(),
+            vantages: self.around.vantages.iter().map(|own| own.name().to_owned()).collect(),
+            elsewhere: !self.around.elsewhere.is_empty(),
             recorders: self.recorders.iter().map(|own| own.id().to_owned()).collect(),
         }
     }
@@ -170,6 +196,9 @@ impl World for Rotation {
             Action::Activate { consumer } => steps::activate::perform(self, consumer, run).await,
             Action::VerifyLogin => steps::verify::login(self, run).await,
             Action::VerifyCopy { copy } => steps::verify::copy(self, copy, step, run).await,
+            Action::VerifySessions { consumer } => steps::sessions::perform(self, consumer, run).await,
+            Action::VerifyFrom { vantage } => steps::verify::from(self, vantage, run).await,
+            Action::VerifyElsewhere => steps::verify::elsewhere(self, run).await,
             Action::Verify { verification } => steps::verify::other(self, verification, run).await,
             Action::Soak { .. } | Action::VerifyAgain { .. } => {
                 Err(Error::internal("a step that is the executor's own came to the world"))

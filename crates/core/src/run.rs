@@ -13,6 +13,7 @@ use crate::error::{Error, Kind, Result, Retry};
 use crate::ids::{CopyId, RunId, StepId, VersionId};
 use crate::journal::{Event, FORMAT, Outcome, Record, RunOutcome, Start};
 use crate::lease::Generation;
+use crate::past::Published;
 use crate::plan::{Action, Plan, Step};
 
 /// Where one step stands.
@@ -400,6 +401,21 @@ impl RunState {
                 _ => None,
             })
             .collect()
+    }
+
+    /// When the server was seen to take the new password.
+    pub fn proven_at(&self) -> Option<Timestamp> {
+        self.plan().of_kind("prove").find_map(|step| self.step(&step.id).finished_at)
+    }
+
+    /// The copies that this run has brought to its password, and when.
+    pub fn published(&self) -> impl Iterator<Item = (CopyId, Published)> {
+        self.steps().filter_map(|(step, state)| match &step.action {
+            Action::Publish { copy } => {
+                Some((copy.clone(), Published { run: self.run, at: state.finished_at? }))
+            }
+            _ => None,
+        })
     }
 
     /// When the last consumer had taken up the new copies; the end of the last publication if

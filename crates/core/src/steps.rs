@@ -11,5 +11,6 @@ pub mod prove;
 pub mod publish;
 pub mod record;
 pub mod retire;
+pub mod sessions;
 pub mod stage;
 pub mod verify;

@@ -168,6 +168,7 @@ fn start(plan: &pgrotate_core::plan::Plan, lease: &Lease) -> Start {
         generation: lease.generation,
         operator: "somebody".into(),
         ticket: None,
+        overrides: Default::default(),
         version: "test".into(),
     }
 }

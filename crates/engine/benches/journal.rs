@@ -161,7 +161,14 @@ fn chained(steps: usize) -> Vec<Step> {
 
 fn start(plan: Plan, lease: &Lease) -> Start {
     let generation = lease.generation;
-    Start { plan, generation, operator: "bench".into(), ticket: None, version: "bench".into() }
+    Start {
+        plan,
+        generation,
+        operator: "bench".into(),
+        ticket: None,
+        overrides: Default::default(),
+        version: "bench".into(),
+    }
 }
 
 fn median(mut values: Vec<f64>) -> f64 {

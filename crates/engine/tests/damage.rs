@@ -45,7 +45,7 @@ fn rotation(world: &Memory, environment: &str) -> Rotation {
 }
 
 fn wish() -> Wish {
-    Wish { operator: "somebody".into(), ticket: None }
+    Wish { operator: "somebody".into(), ticket: None, ..Wish::default() }
 }
 
 /// Everything that a journal says: its runs in their order, and each one's entries, from which alone its state

@@ -40,7 +40,7 @@ async fn a_write_may_be_refused_at_any_moment() {
             let stop = Arc::new(AtomicBool::new(false));
             Embedded::new(store, Arc::clone(&clock), Arc::clone(&entropy), Arc::new(Unobserved), stop)
         };
-        let wish = || Wish { operator: "somebody".into(), ticket: None };
+        let wish = || Wish { operator: "somebody".into(), ticket: None, ..Wish::default() };
         let small = engine();
         let made = std::fs::metadata(folder.path().join("journal.sqlite-wal")).unwrap().len();
         limit(Some(made + size));

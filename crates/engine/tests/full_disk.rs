@@ -32,7 +32,7 @@ fn store(folder: &Path) -> SqliteStore {
 }
 
 fn wish() -> Wish {
-    Wish { operator: "somebody".into(), ticket: None }
+    Wish { operator: "somebody".into(), ticket: None, ..Wish::default() }
 }
 
 /// The disk is full when the database has this many pages; tells what came of a run that began then.

@@ -125,7 +125,7 @@ async fn a_run_that_began_in_an_older_journal_is_carried_on() {
 }
 
 fn wish() -> Wish {
-    Wish { operator: "somebody".into(), ticket: None }
+    Wish { operator: "somebody".into(), ticket: None, ..Wish::default() }
 }
 
 /// What the older program left damaged is damaged afterwards too, and nothing is half done.

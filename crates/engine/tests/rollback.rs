@@ -70,7 +70,7 @@ impl Lab {
 }
 
 fn wish() -> Wish {
-    Wish { operator: "somebody".into(), ticket: None }
+    Wish { operator: "somebody".into(), ticket: None, ..Wish::default() }
 }
 
 fn refusal<T: std::fmt::Debug>(result: Result<T, Trouble>) -> pgrotate_core::Error {

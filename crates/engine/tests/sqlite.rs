@@ -75,7 +75,7 @@ impl Lab {
     }
 
     fn wish() -> Wish {
-        Wish { operator: "somebody".into(), ticket: Some("OPS-1".into()) }
+        Wish { operator: "somebody".into(), ticket: Some("OPS-1".into()), ..Wish::default() }
     }
 
     fn raw(&self) -> rusqlite::Connection {
@@ -263,6 +263,7 @@ fn first(lab: &Lab, lease: &Lease) -> Record {
         generation: lease.generation,
         operator: "somebody".into(),
         ticket: None,
+        overrides: Default::default(),
         version: "test".into(),
     };
     Record { format: FORMAT, seq: 0, at: Lab::clock().now(), event: Event::RunStarted(Arc::new(start)) }

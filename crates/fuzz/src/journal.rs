@@ -48,8 +48,14 @@ fn decoded(input: &[u8]) {
 fn played(input: &[u8]) {
     let plan = plan();
     let ids: Vec<StepId> = plan.steps.iter().map(|step| step.id.clone()).collect();
-    let start =
-        Start { plan, generation: Generation(1), operator: "fuzz".into(), ticket: None, version: "0".into() };
+    let start = Start {
+        plan,
+        generation: Generation(1),
+        operator: "fuzz".into(),
+        ticket: None,
+        overrides: Default::default(),
+        version: "0".into(),
+    };
     let first = record(0, Event::RunStarted(std::sync::Arc::new(start)));
     let mut state = RunState::begin(run(), &first).expect("a plan of a strategy begins a run");
     let mut kept = vec![first];
@@ -93,10 +99,16 @@ fn plan() -> Plan {
         authority: "server".into(),
         vault: CopyId::from("vault:one"),
         copies: ["store:one", "store:two"].map(|id| CopyOutline { id: id.into(), retire: true }).to_vec(),
-        consumers: vec![ConsumerOutline { id: "app".into(), waits_for: vec!["store:one".into()] }],
+        consumers: vec![ConsumerOutline {
+            id: "app".into(),
+            waits_for: vec!["store:one".into()],
+            has_sessions: false,
+        }],
         verifications: vec![VerificationOutline { id: "health".into(), after_activation: true }],
         soak: Some(std::time::Duration::from_secs(1)),
         back: None,
+        vantages: Vec::new(),
+        elsewhere: false,
         recorders: vec!["log".into()],
     })
 }

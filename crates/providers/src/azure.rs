@@ -35,7 +35,7 @@ mod rights;
 #[cfg(test)]
 pub(crate) mod testing;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -48,15 +48,18 @@ use azure_core::http::{
     UserAgentOptions,
 };
 use azure_security_keyvault_secrets::{SecretClient, SecretClientOptions};
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use pgrotate_core::{Error, Kind, Result, Secret};
 use reqwest::Url;
+use serde::Deserialize;
 use zeroize::Zeroizing;
 
 pub(crate) use self::answer::{Answer, Failure, explain, quoted_after, show_code};
 use self::carrier::Carrier;
 use self::credential::{Credential, Tokens};
 pub(crate) use self::operation::{End, Operation, Pace};
-pub(crate) use self::rights::missing_rights;
+pub(crate) use self::rights::{Action, Need, grant, hindrances, not_allowed};
 use crate::http::{self, Effect};
 use crate::shared::Shared;
 
@@ -78,11 +81,24 @@ type Identity = [String; 4];
 pub struct Accounts {
     tokens: Arc<Mutex<BTreeMap<Identity, Tokens>>>,
     own: Mutex<BTreeMap<Identity, Arc<Account>>>,
+    copies: Mutex<BTreeSet<String>>,
+}
+
+impl Accounts {
+    /// Notes a copy of the environment, so that one beside it can be told from those that nobody has listed.
+    pub(crate) fn declare(&self, location: String) {
+        self.copies.lock().expect("no holder of this lock panics").insert(location);
+    }
+
+    /// Whether the environment has a copy there.
+    pub(crate) fn has_copy_at(&self, location: &str) -> bool {
+        self.copies.lock().expect("no holder of this lock panics").contains(location)
+    }
 }
 
 impl Clone for Accounts {
     fn clone(&self) -> Self {
-        Self { tokens: Arc::clone(&self.tokens), own: Mutex::default() }
+        Self { tokens: Arc::clone(&self.tokens), own: Mutex::default(), copies: Mutex::default() }
     }
 }
 
@@ -231,6 +247,15 @@ impl Account {
         sent.map(Answer::new).map_err(|error| explain(&error, call.effect, operation))
     }
 
+    /// The object id of whoever signs in, as the token says it; for questions about who is meant, never for whom to let in.
+    pub(crate) async fn caller(&self) -> Option<String> {
+        let token = self.credential.token(&scope_of(&self.resource_manager)).await.ok()?;
+        let claims = URL_SAFE_NO_PAD.decode(token.expose().split('.').nth(1)?).ok()?;
+        let claims: Claims = serde_json::from_slice(&claims).ok()?;
+        let plain = |character: char| character.is_ascii_alphanumeric() || character == '-';
+        claims.oid.filter(|oid| !oid.is_empty() && oid.len() <= 64 && oid.chars().all(plain))
+    }
+
     /// A token for an App Service's SCM site, as the value of an `Authorization` header.
     pub(crate) async fn scm_authorization(&self) -> Result<Zeroizing<String>> {
         let host = self.resource_manager.host_str().unwrap_or_default();
@@ -285,6 +310,13 @@ impl Account {
     pub(crate) fn forget_tokens(&self) {
         self.credential.forget_all();
     }
+}
+
+/// What is read of a token.
+#[derive(Deserialize)]
+struct Claims {
+    #[serde(default)]
+    oid: Option<String>,
 }
 
 /// One call to the resource manager.

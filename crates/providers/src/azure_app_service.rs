@@ -25,6 +25,7 @@
 
 mod app;
 pub(crate) mod log;
+mod neighbours;
 mod reference;
 mod setting;
 mod settings;
@@ -43,6 +44,9 @@ pub use self::log::{Log, Options as LogOptions};
 pub use self::setting::{Options as SettingOptions, Setting};
 use crate::azure::{self, Account, Call, below, checked_name};
 use crate::shared::Shared;
+
+/// The built-in role that suffices.
+const ROLE: &str = "Website Contributor";
 
 /// The production site of an application, or one of its slots.
 struct Site {
@@ -64,6 +68,8 @@ struct Resource {
 struct Properties {
     #[serde(default)]
     state: Option<String>,
+    #[serde(default)]
+    default_host_name: Option<String>,
     #[serde(default)]
     host_name_ssl_states: Vec<HostName>,
 }
@@ -136,6 +142,20 @@ impl Site {
     fn right(&self, action: &str) -> String {
         let slots = if self.slot.is_some() { "/slots" } else { "" };
         format!("Microsoft.Web/sites{slots}/{action}")
+    }
+
+    /// One of its slots.
+    fn slot(&self, slot: &str) -> Result<Self> {
+        let Self { subscription, group, app, shared, .. } = self;
+        Self::new(subscription.clone(), group.clone(), app.clone(), Some(slot.to_owned()), Arc::clone(shared))
+    }
+
+    /// What tells it from another site of its name: the host name, in which App Service puts a part of its own where
+    /// it is asked to. It stays for as long as the site does.
+    async fn identity(&self, account: &Account) -> Option<String> {
+        let site = self.read(account).await.ok()?;
+        let host = site.properties.default_host_name.as_deref()?;
+        Some(format!("{} at {host}", self.location()))
     }
 
     /// What the application is, asked once.

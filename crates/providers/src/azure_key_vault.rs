@@ -9,8 +9,10 @@
 //! and `update/action` for `retire`); on a vault with access policies: get, set, list. *Owner* and
 //! *Contributor* of the vault give none of these.
 //!
-//! Can't: make an older version the latest again (a rollback is a new version), or tell before the
-//! write whether the right to write is there.
+//! To tell before the write whether the right to write is there, the vault has to be found in the resource manager: by
+//! `subscription` and `resource_group`, with the role *Reader*.
+//!
+//! Can't: make an older version the latest again (a rollback is a new version).
 //!
 //! Quirks (Key Vault REST reference, "Set Secret", "About secrets"):
 //! - a set is not idempotent: the same value makes another version. `azure_core` would replay a PUT
@@ -21,6 +23,7 @@
 //!   which audience it wants one.
 
 pub(crate) mod failure;
+mod resource;
 #[cfg(test)]
 mod tests;
 
@@ -43,6 +46,7 @@ use pgrotate_core::{CopyId, Error, Kind, Result, Secret, VersionId};
 use serde::Deserialize;
 
 use self::failure::{Place, classify};
+use self::resource::Group;
 use crate::azure::{self, VaultClient};
 use crate::http::Effect;
 use crate::shared::Shared;
@@ -60,6 +64,12 @@ pub struct Options {
     pub vault: String,
     /// The secret's name.
     pub secret: String,
+    /// The subscription that the vault is in, to see there what this identity may do in it.
+    #[serde(default)]
+    pub subscription: Option<String>,
+    /// The resource group that the vault is in.
+    #[serde(default)]
+    pub resource_group: Option<String>,
 }
 
 /// One secret of one vault.
@@ -67,6 +77,7 @@ pub struct Copy {
     id: CopyId,
     place: Place,
     url: String,
+    group: Option<Group>,
     shared: Arc<Shared>,
 }
 
@@ -86,14 +97,18 @@ impl Copy {
     /// # Errors
     /// When vault or secret can't have such a name.
     pub fn new(name: Option<String>, options: Options, shared: Arc<Shared>) -> Result<Self> {
-        let Options { vault, secret } = options;
+        let Options { vault, secret, subscription, resource_group } = options;
         plain_name("vault", &vault, 24)?;
         plain_name("secret", &secret, 127)?;
-        let url = vault_url(&vault, &shared.vendors.azure.key_vault_suffix);
+        let group = Group::new(subscription, resource_group)?;
+        let suffix = &shared.vendors.azure.key_vault_suffix;
+        let url = vault_url(&vault, suffix);
+        shared.azure.declare(location(&vault, &secret, suffix));
         Ok(Self {
             id: CopyId::new(format!("azure_key_vault:{}", name.as_ref().unwrap_or(&secret))),
             place: Place { vault, secret },
             url,
+            group,
             shared,
         })
     }
@@ -129,12 +144,60 @@ impl Copy {
         }
     }
 
-    async fn look(&self) -> Result<Seen> {
-        match self.latest().await? {
+    fn seen_of(&self, latest: Latest) -> Result<Seen> {
+        match latest {
             Latest::Version(model) => self.seen(*model),
             Latest::Disabled => Ok(Seen { content: Content::Unseen, version: None, updated_at: None }),
             Latest::Absent => Ok(Seen { content: Content::Absent, version: None, updated_at: None }),
         }
+    }
+
+    /// What stands in the way of the secret as it is.
+    async fn judge(&self, latest: &Latest) -> Result<Vec<Finding>> {
+        let found = |severity, what: String| Finding::new(severity, self.id.as_str(), what);
+        match latest {
+            Latest::Absent => Ok(vec![self.absent().await?]),
+            Latest::Disabled => Ok(vec![
+                found(Severity::Blocks, failure::DISABLED.to_owned()).mend(self.place.enable_command()),
+            ]),
+            Latest::Version(model) => {
+                let dates = model.attributes.as_ref().and_then(|attributes| self.judge_dates(attributes));
+                let full = model
+                    .tags
+                    .as_ref()
+                    .is_some_and(|tags| tags.len() >= TAGS_MAX && !tags.contains_key(RUN_TAG));
+                let full = full.then(|| {
+                    let what = format!("it has {TAGS_MAX} tags, so `{RUN_TAG}` finds no place");
+                    found(Severity::Note, what)
+                        .why("the new version will not say which run has made it")
+                        .mend("take one of its tags away, if that matters")
+                });
+                Ok(dates.into_iter().chain(full).collect())
+            }
+        }
+    }
+
+    /// Key Vault gives a value whatever its dates; those who read it may not.
+    fn judge_dates(&self, attributes: &SecretAttributes) -> Option<Finding> {
+        let now = self.shared.clock.now().as_second();
+        let over = attributes.expires.filter(|expires| expires.unix_timestamp() <= now);
+        let early = attributes.not_before.filter(|from| from.unix_timestamp() > now);
+        let what = match (over, early) {
+            (Some(at), _) => format!("its latest version expired on {}", at.date()),
+            (None, Some(at)) => format!("its latest version is not to be used before {}", at.date()),
+            (None, None) => return None,
+        };
+        let (why, mend) = match over {
+            Some(_) => (
+                "whoever heeds that does not use it: is it still this secret that applications read?",
+                "the run's version lives as long as this one was to live",
+            ),
+            None => (
+                "somebody prepared it for later, and the run's version is to be used at once",
+                "find out who did, and for what",
+            ),
+        };
+        Some(Finding::new(Severity::Warning, self.id.as_str(), what).why(why).mend(mend))
     }
 
     fn seen(&self, model: Model) -> Result<Seen> {
@@ -243,24 +306,33 @@ impl Sink for Copy {
     }
 
     async fn check(&self) -> Result<Inspection> {
-        let seen = self.look().await?;
-        let mut findings = Vec::new();
-        match &seen.content {
-            Content::Absent => findings.push(self.absent().await?),
-            Content::Unseen => findings.push(
-                Finding::new(Severity::Blocks, self.id.as_str(), failure::DISABLED)
-                    .mend(self.place.enable_command()),
-            ),
-            Content::Value(_) | Content::Reference(_) => {}
-        }
-        let what = "whether this identity may write secrets shows only at the write";
-        let mend = format!("it needs the role \"Key Vault Secrets Officer\" on {}", self.place.vault);
-        findings.push(Finding::new(Severity::Unseen, self.id.as_str(), what).mend(mend));
+        let look = async {
+            let latest = self.latest().await?;
+            let found = self.judge(&latest).await?;
+            Ok::<_, Error>((self.seen_of(latest)?, found))
+        };
+        let (look, hindrances) = futures::join!(look, self.hindrances());
+        let mut findings = hindrances?;
+        let seen = match look {
+            Ok((seen, found)) => {
+                findings.splice(0..0, found);
+                seen
+            }
+            // What has been found already explains why it can't be read.
+            Err(_) if findings.iter().any(|finding| finding.severity == Severity::Blocks) => {
+                Seen { content: Content::Unseen, version: None, updated_at: None }
+            }
+            Err(error) => return Err(error),
+        };
         Ok(Inspection { seen, findings, identity: None })
     }
 
+    async fn check_retirement(&self) -> Result<Vec<Finding>> {
+        self.hindrances_to_retire().await
+    }
+
     async fn inspect(&self) -> Result<Seen> {
-        self.look().await
+        self.seen_of(self.latest().await?)
     }
 
     async fn publish(&self, update: &Update<'_>) -> Result<Outcome> {

@@ -3,7 +3,8 @@
 //!
 //! Needs `Microsoft.DBforPostgreSQL/flexibleServers/read` and `…/write`, and
 //! `Microsoft.DBforPostgreSQL/locations/azureAsyncOperation/read`, which custom roles tend to
-//! forget.
+//! forget. Azure asks for the last at the subscription, below which operations are; whether it is there too, where a
+//! role is given at the resource group alone, can't be seen from the server. Without it the server's state has to tell.
 //!
 //! Can't: change another role's password than the administrator's, set a SCRAM verifier instead of
 //! the password, or prove anything. A server with password sign-in disabled reports success and
@@ -34,7 +35,7 @@ use reqwest::Url;
 use serde::Deserialize;
 use zeroize::Zeroizing;
 
-use crate::azure::{self, Account, Answer, Call, End, Operation, Pace, below, checked_name};
+use crate::azure::{self, Account, Action, Answer, Call, End, Need, Operation, Pace, below, checked_name};
 use crate::http::Effect;
 use crate::shared::Shared;
 
@@ -49,12 +50,11 @@ const AFTERWARDS_LIMIT: Duration = Duration::from_secs(30);
 const SETTLED_AFTER: Duration = Duration::from_secs(60);
 /// Time for the name servers to answer.
 const RESOLVE_LIMIT: Duration = Duration::from_secs(5);
-/// The version of the interface to management locks.
-const LOCKS_API_VERSION: &str = "2016-09-01";
 
 const PROVIDER: &str = "Microsoft.DBforPostgreSQL";
 const WRITE: &str = "Microsoft.DBforPostgreSQL/flexibleServers/write";
 const POLL: &str = "Microsoft.DBforPostgreSQL/locations/azureAsyncOperation/read";
+const RESULTS: &str = "Microsoft.DBforPostgreSQL/locations/operationResults/read";
 
 /// `kind = "azure_postgres_flexible"`
 #[derive(Clone, Debug, Deserialize)]
@@ -93,21 +93,6 @@ struct Properties {
 #[serde(rename_all = "camelCase", default)]
 struct AuthConfig {
     password_auth: Option<String>,
-}
-
-#[derive(Deserialize)]
-struct Locks {
-    value: Vec<Lock>,
-}
-
-#[derive(Deserialize)]
-struct Lock {
-    properties: LockProperties,
-}
-
-#[derive(Deserialize)]
-struct LockProperties {
-    level: String,
 }
 
 impl Server {
@@ -266,25 +251,32 @@ impl Server {
         let mut findings = Vec::new();
         if !properties.is_ready() {
             let what = format!("its state is {}, not Ready", word(&properties.state));
-            findings.push(found(Severity::Blocks, what).mend(self.mend(properties)));
+            let why = "Azure changes a server only when no other operation is running on it";
+            findings.push(found(Severity::Blocks, what).why(why).mend(self.mend(properties)));
         }
         if properties.is_replica() {
             findings.push(
-                found(Severity::Blocks, "it is a read replica: passwords come from its primary".into())
+                found(Severity::Blocks, "it is a read replica".into())
+                    .why("passwords come from its primary; Azure changes none here")
                     .mend("name the primary server in [authority]"),
             );
         }
         if !properties.accepts_passwords() {
-            let what =
-                "password sign-in is disabled: Azure would report success and change nothing".to_owned();
-            findings.push(found(Severity::Blocks, what).mend(
-                "az postgres flexible-server update --password-auth Enabled, if passwords are really wanted there",
-            ));
+            let Options { server, resource_group, .. } = &self.options;
+            findings.push(
+                found(Severity::Blocks, "password sign-in is disabled".to_owned())
+                    .why("Azure would report success and change nothing")
+                    .mend(format!(
+                        "if passwords are really wanted there: az postgres flexible-server update --resource-group \
+                         {resource_group} --name {server} --password-auth Enabled"
+                    )),
+            );
         }
         match &properties.administrator_login {
             Some(login) if *login != target.user => findings.push(
                 found(Severity::Blocks, format!("its administrator is {login:?}, not {:?}", target.user))
-                    .mend("the resource manager changes the administrator's password alone; correct [database] user"),
+                    .why("the resource manager changes the administrator's password and no other")
+                    .mend("correct [database] user, or use [authority] kind = \"postgres\""),
             ),
             Some(_) => {}
             None => findings.push(found(Severity::Unseen, "it does not say who its administrator is".into())),
@@ -321,40 +313,19 @@ impl Server {
         Some(found(Severity::Blocks, format!("{differ}, and {why}")).mend(mend))
     }
 
-    async fn rights(&self, account: &Account) -> Result<Vec<Finding>> {
-        let (resource, subject) = (self.resource(account), self.describe());
-        let mut findings =
-            azure::missing_rights(&self.shared, account, &resource, &[WRITE, POLL], &subject).await?;
-        // Without it the server's state has to tell how the operation went.
-        for finding in findings.iter_mut().filter(|finding| finding.what.contains(POLL)) {
-            finding.severity = finding.severity.min(Severity::Warning);
-            finding.what.push_str("; the run will take a minute longer, with the applications waiting");
-        }
-        Ok(findings)
-    }
-
-    /// A lock shows only when something is changed, so it is looked up.
-    async fn locks(&self, account: &Account) -> Result<Vec<Finding>> {
-        let operation = "read the server's management locks";
-        let url = below(
-            &self.resource(account),
-            &["providers", "Microsoft.Authorization", "locks"],
-            LOCKS_API_VERSION,
-        );
-        let answer = match account.send(Call::get(url), operation).await {
-            Ok(answer) => answer,
-            Err(error) if matches!(error.kind(), Kind::Forbidden | Kind::NotFound | Kind::Rejected) => {
-                let what = "whether a management lock forbids changes can't be seen";
-                return Ok(vec![Finding::new(Severity::Unseen, self.describe(), what)]);
-            }
-            Err(error) => return Err(error),
-        };
-        let locks: Locks = answer.json(operation)?;
-        let read_only = locks.value.iter().any(|lock| lock.properties.level.eq_ignore_ascii_case("ReadOnly"));
-        Ok(Vec::from_iter(read_only.then(|| {
-            let mend = format!("az lock list --resource-group {}", self.options.resource_group);
-            Finding::new(Severity::Blocks, self.describe(), "a read-only lock forbids changes").mend(mend)
-        })))
+    /// What stands in the way of the change and of following it.
+    async fn hindrances(&self, account: &Account) -> Result<Vec<Finding>> {
+        let subject = self.describe();
+        let watch = "the server's state has to tell how the operation went: the run takes a minute longer, with the \
+                     applications waiting";
+        let results = "needed only where Azure announces an operation in this way alone";
+        let actions = [
+            Action::control(WRITE, "without it the password can't be changed"),
+            Action::control(POLL, watch).at_most(Severity::Warning),
+            Action::control(RESULTS, results).at_most(Severity::Note),
+        ];
+        let need = Need { subject: &subject, actions: &actions, role: "Contributor" };
+        azure::hindrances(&self.shared, account, &self.resource(account), &need).await
     }
 }
 
@@ -459,14 +430,14 @@ impl Authority for Server {
 
     async fn check(&self, _current: &Secret) -> Result<Vec<Finding>> {
         let account = azure::account(&self.shared)?;
-        let (properties, rights, locks) =
-            futures::join!(self.read(&account), self.rights(&account), self.locks(&account),);
-        let properties = properties?;
-        let mut findings = self.judge(&properties);
-        findings.extend(self.judge_host(&properties).await);
-        findings.extend(rights?);
-        findings.extend(locks?);
-        Ok(findings)
+        let look = async {
+            let properties = self.read(&account).await?;
+            let mut findings = self.judge(&properties);
+            findings.extend(self.judge_host(&properties).await);
+            Ok::<_, Error>(findings)
+        };
+        let (found, hindrances) = futures::join!(look, self.hindrances(&account));
+        Ok([found?, hindrances?].concat())
     }
 
     async fn settle(&self) -> Result<()> {

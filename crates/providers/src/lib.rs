@@ -39,6 +39,7 @@ pub mod registry;
 pub mod shared;
 pub mod ssh;
 mod ticket;
+pub mod unmanaged;
 pub mod webhook;
 
 pub use registry::BuildError;

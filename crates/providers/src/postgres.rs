@@ -16,7 +16,9 @@
 //! - Poolers answer for themselves: PgBouncer says some refusals with 08P01, which proves
 //!   nothing about the password. Name the server's own port.
 
+mod census;
 mod connection;
+mod vantage;
 
 use std::sync::Arc;
 
@@ -31,7 +33,9 @@ use serde::Deserialize;
 use tokio_postgres::SimpleQueryRow;
 
 use crate::shared::Shared;
+pub use census::PostgresCensus;
 use connection::{Attempt, Connector};
+pub use vantage::SshVantage;
 
 /// The kind of the authority in the configuration.
 const KIND: &str = "postgres";
@@ -58,6 +62,18 @@ impl Verifier for PostgresLogin {
                 expected.map(|()| Login::Accepted)
             }
         }
+    }
+
+    /// The system identifier, which a cluster is given when it is made (`pg_control_system()`, for everybody who may
+    /// log in unless that was taken away). Replicas have their primary's.
+    async fn identity(&self, secret: &Secret) -> Result<Option<String>> {
+        let target = &self.0.shared.target;
+        let Attempt::In(session) = self.0.open(secret).await? else { return Ok(None) };
+        let sql = "select system_identifier from pg_catalog.pg_control_system()";
+        let row =
+            session.row(sql, target, &format!("ask the server of {target} for its system identifier")).await;
+        session.close().await;
+        Ok(row?.get(0).map(str::to_owned))
     }
 }
 

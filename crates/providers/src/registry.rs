@@ -4,7 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use pgrotate_core::Error;
-use pgrotate_core::provider::{Authority, Consumer, Recorder, Sink, Vault, Verification};
+use pgrotate_core::provider::{Authority, Consumer, Recorder, Sink, Vantage, Vault, Verification};
 use serde::Deserializer;
 
 use crate::shared::Shared;
@@ -95,6 +95,7 @@ providers! {
     consumer -> Consumer, CONSUMERS: {
         "azure_app_service" => azure_app_service::App,
         "command" => command::CommandConsumer,
+        "unmanaged" => unmanaged::Unmanaged,
     }
 }
 
@@ -114,5 +115,12 @@ providers! {
         "github_issue" => github_issue::GithubIssue,
         "jira" => jira::Jira,
         "webhook" => webhook::Webhook,
+    }
+}
+
+providers! {
+    /// Builds a vantage.
+    vantage -> Vantage, VANTAGES: {
+        "ssh" => postgres::SshVantage,
     }
 }

@@ -14,6 +14,7 @@
 //! is known to have come before or after its start.
 
 pub(crate) mod failure;
+pub(crate) mod forward;
 #[cfg(test)]
 pub(crate) mod testing;
 #[cfg(test)]
@@ -166,6 +167,14 @@ impl Ssh {
         arguments
     }
 
+    fn program(operation: &str) -> Result<PathBuf> {
+        child::find("ssh").ok_or_else(|| {
+            Error::new(Kind::BadState, operation)
+                .because("there is no program ssh on this machine's PATH")
+                .hint("install the OpenSSH client")
+        })
+    }
+
     /// Runs a script over there, with an input, and gives what it said.
     ///
     /// # Errors
@@ -179,11 +188,7 @@ impl Ssh {
         timeout: Duration,
         operation: &str,
     ) -> Result<Zeroizing<Vec<u8>>> {
-        let program = child::find("ssh").ok_or_else(|| {
-            Error::new(Kind::BadState, operation)
-                .because("there is no program ssh on this machine's PATH")
-                .hint("install the OpenSSH client")
-        })?;
+        let program = Self::program(operation)?;
         let script = format!("#pgrotate\nLC_ALL=C\nexport LC_ALL\nprintf '%s' '{MARK}'\n{script}\n#end");
         // Quoted so that any login shell hands it on as it is, csh and fish included. What does
         // not begin and end as it should has lost something on the way and is not run: the rest

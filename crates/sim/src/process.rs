@@ -72,7 +72,7 @@ async fn work(
     };
     match command {
         Command::Rotate | Command::Rollback(_) => {
-            let wish = Wish { operator: "simulation".into(), ticket: None };
+            let wish = Wish { operator: "simulation".into(), ticket: None, ..Wish::default() };
             engine.start(world, wish).await.map(|(_, end)| end)
         }
         Command::Resume(run) => engine.resume(world, run).await,

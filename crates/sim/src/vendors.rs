@@ -13,7 +13,7 @@ use pgrotate_core::provider::{
     Activation, Authority, Capabilities, Change, Consumer, Content, Entry, Evidence, Finding, Inspection,
     Login, Recorder, Seen, Sink, Story, Survey, Vault, VaultState, Verification, Verifier,
 };
-use pgrotate_core::rotation::{BoundConsumer, Copy, Rotation};
+use pgrotate_core::rotation::{BoundConsumer, Copy, Rotation, Surroundings};
 use pgrotate_core::value::{Template, Update, UrlTemplate};
 use pgrotate_core::{CopyId, Environment, Error, FingerprintKey, Kind, Result, RunId, Secret, VersionId};
 
@@ -372,13 +372,17 @@ pub(crate) fn rotation(wire: &Wire, extras: Extras, back: Option<Back>) -> Rotat
         authority: vendor(),
         verifier: vendor(),
         wholes: Rotation::locks(&copies),
-        consumers: vec![BoundConsumer { consumer: vendor(), waits_for: vec![copies[0].sink.id().clone()] }],
+        consumers: vec![BoundConsumer {
+            consumer: vendor(),
+            waits_for: vec![copies[0].sink.id().clone()],
+            sessions: None,
+        }],
         copies,
         verifications: vec![vendor()],
         back,
         soak: extras.soak.then(|| std::time::Duration::from_secs(60)),
         recorders,
-        overheard: None,
+        around: Surroundings::default(),
         key: FingerprintKey::new([1; 32]),
         clock,
         entropy,

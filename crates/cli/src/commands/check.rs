@@ -1,9 +1,13 @@
 //! `pgrotate check ENV`
 
+use std::sync::Arc;
+
+use pgrotate_core::observer::Unobserved;
 use pgrotate_core::provider::{Severity, grouped};
-use pgrotate_core::steps::check;
+use pgrotate_core::steps::check::{self, Asked};
 use serde_json::json;
 
+use super::rotate::LetPass;
 use crate::app::{App, known};
 use crate::display;
 use crate::exit::{Failure, Status};
@@ -17,13 +21,18 @@ pub(crate) struct Args {
     /// The ticket that a run would be given
     #[arg(long, value_name = "T")]
     ticket: Option<String>,
+    #[command(flatten)]
+    pass: LetPass,
 }
 
 pub(crate) async fn run(app: &App, args: Args) -> Result<Status, Failure> {
     let config = app.config()?;
     let environment = known(&config, &args.environment)?;
-    let rotation = app.rotation(&config, &environment)?;
-    let report = check::look(&rotation, args.ticket.as_deref(), None).await;
+    let engine = app.engine(Arc::new(Unobserved))?;
+    let rotation = app.rotation_after(&config, &environment, &engine).await?;
+    let overrides = args.pass.overrides();
+    let asked = Asked { ticket: args.ticket.as_deref(), overrides: &overrides };
+    let report = check::look(&rotation, asked, None).await;
     if app.json {
         let event = if report.blocks() { "check_failed" } else { "check_passed" };
         display::json(&json!({

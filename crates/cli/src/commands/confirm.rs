@@ -110,6 +110,8 @@ mod tests {
             verifications: vec![],
             soak: None,
             back: None,
+            vantages: Vec::new(),
+            elsewhere: false,
             recorders: vec![],
         })
     }

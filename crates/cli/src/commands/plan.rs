@@ -75,7 +75,7 @@ fn as_text(rotation: &Rotation, plan: &Plan, drift: &Drift) -> String {
         rows.push(row(
             rows.len() + 1,
             step.action.kind(),
-            step.action.subject(),
+            step.action.subject().as_deref(),
             &purpose(rotation, plan, &step.action),
             seen,
         ));
@@ -148,6 +148,9 @@ fn purpose(rotation: &Rotation, plan: &Plan, action: &Action) -> String {
                 "unseen: this store never gives a value back".into()
             }
         }
+        Action::VerifySessions { .. } => "it has logged in after the change".into(),
+        Action::VerifyFrom { .. } => "the same from there".into(),
+        Action::VerifyElsewhere => "the other environments' servers refuse the new password".into(),
         Action::Verify { .. } => "proof from outside".into(),
         Action::Retire { .. } => "the version before is taken out of use".into(),
         Action::Record { .. } => "written down".into(),

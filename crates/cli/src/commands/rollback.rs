@@ -37,7 +37,10 @@ pub(crate) async fn run(app: &App, args: Args) -> Result<Status, Failure> {
     let state = quiet.state(args.run).await?;
     let environment = known(&config, state.plan().environment.as_str())?;
     let back = Some(quiet.way_back(args.run).await?);
-    let rotation = Rotation { back, ..args.soak.apply(app.rotation(&config, &environment)?) };
+    let rotation = args.soak.apply(app.rotation_after(&config, &environment, &quiet).await?);
+    let mut rotation = Rotation { back, ..rotation };
+    // Going back is for an emergency, and nothing new that should be tried elsewhere first.
+    rotation.around.past.forerunner = None;
     same_place(&rotation, &state)?;
     if args.plan {
         plan::show(app, &rotation, &drift::status(&rotation).await);

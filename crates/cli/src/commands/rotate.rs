@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use pgrotate_core::engine::Wish;
 use pgrotate_core::executor::End;
+use pgrotate_core::past::Overrides;
 use pgrotate_core::rotation::Rotation;
 use pgrotate_core::{Environment, Error, Kind, RunId};
 use pgrotate_engine::Embedded;
@@ -38,12 +39,48 @@ pub(crate) struct Asked {
     /// Don't ask, not even before prod
     #[arg(long)]
     pub(crate) yes: bool,
+    #[command(flatten)]
+    pass: LetPass,
+}
+
+/// What a person lets pass that would stop a run, of every command that looks for it. It goes into the evidence.
+#[derive(Clone, Debug, clap::Args)]
+pub(crate) struct LetPass {
+    /// Let somebody go who is logged in and declared for no consumer: an application's name or all of `name@address`,
+    /// as `check` says it; `*` stands for anything. Can be given several times
+    #[arg(long = "waive", value_name = "NAME")]
+    waived: Vec<String>,
+    /// Why the run need not wait for a recent success in the environment that comes first
+    #[arg(long = "without-proof", value_name = "WHY", value_parser = reason)]
+    unproven: Option<String>,
+    /// Why a system is another one than the last successful run proved
+    #[arg(long, value_name = "WHY", value_parser = reason)]
+    moved: Option<String>,
+}
+
+impl LetPass {
+    /// The same in the journal's words.
+    pub(crate) fn overrides(self) -> Overrides {
+        Overrides { waived: self.waived, unproven: self.unproven, moved: self.moved }
+    }
+}
+
+/// A reason that says something.
+fn reason(text: &str) -> Result<String, String> {
+    match text.trim() {
+        "" => Err("a reason is wanted: it goes into the evidence".to_owned()),
+        text => Ok(text.to_owned()),
+    }
 }
 
 impl Asked {
     /// The wish in the engine's words.
     pub(crate) fn wish(self) -> Wish {
-        Wish { operator: self.operator.unwrap_or_else(user), ticket: self.ticket }
+        Wish {
+            operator: self.operator.unwrap_or_else(user),
+            ticket: self.ticket,
+            overrides: self.pass.overrides(),
+        }
     }
 }
 
@@ -66,12 +103,18 @@ impl Soak {
 /// The longest wait: what should be watched for longer is a matter for `status`, not for a run that holds a lease.
 const LONGEST_SOAK: Duration = Duration::from_secs(7 * 24 * 3600);
 
+const EXAMPLE: &str = "a time such as 90s, 10m or 1h30m is wanted";
+
+/// A time on the command line.
+pub(crate) fn span(text: &str) -> Result<Duration, String> {
+    let time: jiff::SignedDuration = text.parse().map_err(|_| EXAMPLE.to_owned())?;
+    Duration::try_from(time).map_err(|_| EXAMPLE.to_owned())
+}
+
 fn soak(text: &str) -> Result<Duration, String> {
-    let example = "a time such as 90s, 10m or 1h30m is wanted";
-    let time: jiff::SignedDuration = text.parse().map_err(|_| example.to_owned())?;
-    let time = Duration::try_from(time).map_err(|_| example.to_owned())?;
+    let time = span(text)?;
     match time.as_secs() {
-        0 => Err(format!("it must be at least a second; {example}")),
+        0 => Err(format!("it must be at least a second; {EXAMPLE}")),
         _ if time > LONGEST_SOAK => Err("it must be at most a week".to_owned()),
         // The plan counts in seconds.
         seconds => Ok(Duration::from_secs(seconds)),
@@ -93,7 +136,7 @@ pub(crate) async fn run(app: &App, args: Args) -> Result<Status, Failure> {
     let engine = app.engine(display::observer(app.json))?;
     app.stop_on_signals();
     for (place, environment) in environments.iter().enumerate() {
-        let rotation = args.soak.apply(app.rotation(&config, environment)?);
+        let rotation = args.soak.apply(app.rotation_after(&config, environment, &engine).await?);
         let (run, end) = engine.start(&rotation, wish.clone()).await?;
         let status = conclude(app, &engine, run, &end).await?;
         let rest = &environments[place + 1..];

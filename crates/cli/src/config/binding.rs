@@ -1,15 +1,20 @@
 //! From an environment's tables to its providers.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 
+use ipnet::IpNet;
+
 use pgrotate_core::CopyId;
-use pgrotate_core::provider::{Authority, Consumer, Recorder, Vault, Verification};
+use pgrotate_core::census::{Reconnect, Sessions};
+use pgrotate_core::provider::{Authority, Consumer, Recorder, Vantage, Vault, Verification};
 use pgrotate_core::rotation::{BoundConsumer, Copy};
 use pgrotate_core::value::Template;
 use pgrotate_providers::{BuildError, Shared};
 use serde::Deserialize;
+use wildmatch::WildMatch;
 
-use super::de::Input;
+use super::de::{self, Input};
 use super::files;
 use super::problem::{Problem, Problems, wrong};
 use super::registry::{Built, Registry, Role, Wish};
@@ -25,6 +30,7 @@ pub(super) struct Tables {
     consumers: Vec<Value>,
     checks: Vec<Value>,
     records: Vec<Value>,
+    vantages: Vec<Value>,
 }
 
 impl Tables {
@@ -47,6 +53,7 @@ impl Tables {
             consumers: many("consumers"),
             checks: many("checks"),
             records: many("records"),
+            vantages: many("vantages"),
         }
     }
 }
@@ -70,6 +77,7 @@ pub(super) struct Parts {
     pub(super) consumers: Vec<Placed<BoundConsumer>>,
     pub(super) verifications: Vec<Placed<Box<dyn Verification>>>,
     pub(super) recorders: Vec<Placed<Box<dyn Recorder>>>,
+    pub(super) vantages: Vec<Placed<Box<dyn Vantage>>>,
 }
 
 /// Builds the providers. What can't be built is noted, and the rest is built all the same, so
@@ -95,6 +103,9 @@ pub(super) fn bind(
     let recorders = each(&tables.records, problems, |table| {
         binder.build(Role::Recorder, table, |wish| registry.recorder(wish, shared))
     });
+    let vantages = each(&tables.vantages, problems, |table| {
+        binder.build(Role::Vantage, table, |wish| registry.vantage(wish, shared))
+    });
     // What waits for a copy that can't be built is no second mistake.
     if copies.len() == tables.sinks.len() {
         awaited(&consumers, &copies, problems);
@@ -106,6 +117,7 @@ pub(super) fn bind(
         consumers: consumers.into_iter().map(|own| Placed { value: own.value.bound(), at: own.at }).collect(),
         verifications,
         recorders,
+        vantages,
     })
 }
 
@@ -124,12 +136,13 @@ fn each<'a, T>(
 struct Waiting {
     consumer: Box<dyn Consumer>,
     waits_for: Vec<Placed<String>>,
+    sessions: Option<Sessions>,
 }
 
 impl Waiting {
     fn bound(self) -> BoundConsumer {
         let waits_for = self.waits_for.into_iter().map(|copy| CopyId::new(copy.value)).collect();
-        BoundConsumer { consumer: self.consumer, waits_for }
+        BoundConsumer { consumer: self.consumer, waits_for, sessions: self.sessions }
     }
 }
 
@@ -149,6 +162,48 @@ enum Retire {
     #[default]
     Keep,
     Disable,
+}
+
+/// `sessions = { application_name = "…" }`
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct SessionsForm {
+    application_name: String,
+    #[serde(default)]
+    addresses: Vec<String>,
+    #[serde(default)]
+    optional: bool,
+    #[serde(default)]
+    reconnect: ReconnectForm,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum ReconnectForm {
+    #[default]
+    Wait,
+    Terminate,
+}
+
+fn sessions(value: &Value) -> Result<Sessions, Problem> {
+    let form: SessionsForm = de::read(value)?;
+    let net = |text: &String| -> Result<IpNet, Problem> {
+        let address = || text.parse::<IpAddr>().map(IpNet::from);
+        text.parse().or_else(|_| address()).map_err(|_| {
+            Problem::new(format!("{text:?} is neither an address nor a network"))
+                .at(&value.at, "")
+                .help("addresses = [\"10.0.0.0/8\", \"192.0.2.7\"]")
+        })
+    };
+    Ok(Sessions {
+        application_name: WildMatch::new(&form.application_name),
+        addresses: form.addresses.iter().map(net).collect::<Result<_, _>>()?,
+        optional: form.optional,
+        reconnect: match form.reconnect {
+            ReconnectForm::Wait => Reconnect::Wait,
+            ReconnectForm::Terminate => Reconnect::Terminate,
+        },
+    })
 }
 
 struct Binder<'a> {
@@ -182,9 +237,10 @@ impl Binder<'_> {
             },
             None => Vec::new(),
         };
+        let sessions = rest.take("sessions").map(|value| sessions(&value)).transpose()?;
         let rest = Value { node: Node::Table(rest), at: table.at.clone() };
         let consumer = self.build(Role::Consumer, &rest, |wish| self.registry.consumer(wish, self.shared))?;
-        Ok(Waiting { consumer, waits_for })
+        Ok(Waiting { consumer, waits_for, sessions })
     }
 
     /// Builds one provider from its table, without the keys that are none of its business.

@@ -2,8 +2,10 @@
 
 use std::sync::Arc;
 
-use pgrotate_core::provider::{Authority, Consumer, Recorder, Sink, Vault, Verification, Verifier};
-use pgrotate_providers::postgres::PostgresLogin;
+use pgrotate_core::provider::{
+    Authority, Census, Consumer, Recorder, Sink, Vantage, Vault, Verification, Verifier,
+};
+use pgrotate_providers::postgres::{PostgresCensus, PostgresLogin};
 use pgrotate_providers::{BuildError, Shared, registry};
 
 use super::de::Input;
@@ -32,6 +34,9 @@ pub(super) trait Registry: Send + Sync {
     fn consumer(&self, wish: Wish<'_>, shared: &Arc<Shared>) -> Built<dyn Consumer>;
     fn verification(&self, wish: Wish<'_>, shared: &Arc<Shared>) -> Built<dyn Verification>;
     fn recorder(&self, wish: Wish<'_>, shared: &Arc<Shared>) -> Built<dyn Recorder>;
+    fn vantage(&self, wish: Wish<'_>, shared: &Arc<Shared>) -> Built<dyn Vantage>;
+    /// What knows who is logged in, as far as anything does.
+    fn census(&self, shared: &Arc<Shared>) -> Option<Box<dyn Census>>;
     /// What proves a password. There is one way, so nobody has to wish for it.
     fn verifier(&self, shared: &Arc<Shared>) -> Box<dyn Verifier>;
 }
@@ -45,6 +50,7 @@ pub(super) enum Role {
     Consumer,
     Verification,
     Recorder,
+    Vantage,
 }
 
 impl Role {
@@ -52,7 +58,7 @@ impl Role {
     pub(super) fn keys(self) -> &'static [&'static str] {
         match self {
             Self::Sink => &["kind", "name", "value", "retire"],
-            Self::Consumer => &["kind", "name", "waits_for"],
+            Self::Consumer => &["kind", "name", "waits_for", "sessions"],
             _ => &["kind", "name"],
         }
     }
@@ -66,6 +72,7 @@ impl Role {
             Self::Consumer => "consumer",
             Self::Verification => "check",
             Self::Recorder => "record",
+            Self::Vantage => "vantage",
         }
     }
 }
@@ -82,6 +89,7 @@ impl Registry for Providers {
             Role::Consumer => registry::CONSUMERS,
             Role::Verification => registry::VERIFICATIONS,
             Role::Recorder => registry::RECORDERS,
+            Role::Vantage => registry::VANTAGES,
         }
     }
 
@@ -107,6 +115,14 @@ impl Registry for Providers {
 
     fn recorder(&self, wish: Wish<'_>, shared: &Arc<Shared>) -> Built<dyn Recorder> {
         registry::recorder(wish.kind, wish.name, wish.options, shared)
+    }
+
+    fn vantage(&self, wish: Wish<'_>, shared: &Arc<Shared>) -> Built<dyn Vantage> {
+        registry::vantage(wish.kind, wish.name, wish.options, shared)
+    }
+
+    fn census(&self, shared: &Arc<Shared>) -> Option<Box<dyn Census>> {
+        Some(Box::new(PostgresCensus::new(Arc::clone(shared))))
     }
 
     fn verifier(&self, shared: &Arc<Shared>) -> Box<dyn Verifier> {

@@ -1,7 +1,10 @@
 //! What an environment's providers share, read from its part of the file: the database, the
 //! password's form, the vendors' settings, the files beside the configuration.
 
+use std::time::Duration;
+
 use pgrotate_core::Secret;
+use pgrotate_core::census::Times;
 use pgrotate_core::database_url::{DatabaseUrl, Target};
 use pgrotate_core::password::{Policy, PolicyError};
 use pgrotate_core::value::UrlTemplate;
@@ -31,6 +34,10 @@ pub(super) const TOP: &[&str] = &[
     "consumers",
     "checks",
     "records",
+    "vantages",
+    "census",
+    "proven_first",
+    "proven_within",
 ];
 
 /// The form of a URL that can't be read, unless the file has another.
@@ -55,6 +62,8 @@ pub(super) struct Settings {
     pub(super) policy: Policy,
     pub(super) url: UrlTemplate,
     pub(super) vendors: Vendors,
+    /// How long is looked who is logged in, and waited for them.
+    pub(super) times: Times,
     pub(super) ca_file: Option<Placed<String>>,
     pub(super) credentials_file: Option<Placed<String>>,
     /// What is odd and stops nothing.
@@ -74,6 +83,10 @@ impl Settings {
             Some(value) => problems.keep(policy(&value)),
             None => Some(Policy::default()),
         };
+        let times = match file.take("census") {
+            Some(value) => problems.keep(times(&value)),
+            None => Some(Times::default()),
+        };
         let [ca_file, credentials_file] = ["ca_file", "credentials_file"]
             .map(|key| file.take(key).and_then(|value| problems.keep(placed(&value))));
         let database = file.take("database").ok_or_else(|| {
@@ -90,6 +103,7 @@ impl Settings {
             url: database.url,
             policy: policy?,
             vendors,
+            times: times?,
             ca_file,
             credentials_file,
         })
@@ -132,6 +146,36 @@ fn policy(value: &Value) -> Result<Policy, Problem> {
     Policy::new(length, form.symbols.as_deref().unwrap_or_default()).map_err(|error| {
         let key = if matches!(error, PolicyError::Symbol(_)) { "symbols" } else { "length" };
         Problem::new(error.to_string()).at(place(value, key), "")
+    })
+}
+
+/// `[census]`
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct CensusForm {
+    window: Option<String>,
+    adoption: Option<String>,
+}
+
+fn times(value: &Value) -> Result<Times, Problem> {
+    let form: CensusForm = de::read(value)?;
+    let usual = Times::default();
+    let read = |key: &str, text: Option<String>, usual: Duration| match text {
+        None => Ok(usual),
+        Some(text) => time(&text).map_err(|problem| problem.at(place(value, key), "")),
+    };
+    Ok(Times {
+        window: read("window", form.window, usual.window)?,
+        adoption: read("adoption", form.adoption, usual.adoption)?,
+    })
+}
+
+/// A time such as 90s, 10m or 7d.
+pub(super) fn time(text: &str) -> Result<Duration, Problem> {
+    let span: Option<jiff::Span> = text.parse().ok();
+    let time = span.and_then(|span| span.to_duration(jiff::SpanRelativeTo::days_are_24_hours()).ok());
+    time.and_then(|time| Duration::try_from(time).ok()).ok_or_else(|| {
+        Problem::new(format!("{text:?} is no time")).help("a time such as 90s, 10m, 2h or 7d is wanted")
     })
 }
 

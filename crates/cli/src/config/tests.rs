@@ -370,7 +370,9 @@ fn the_example_is_what_the_runbook_says() {
     verify/alembic
     verify/healthz
     verify/log
+    verify/sessions of azure_app_service:mindwell-staging-api
     verify/login
+    verify/login elsewhere
     record/changelog
     record/on-call
     record/github_issue
@@ -385,8 +387,7 @@ fn the_alternatives_in_the_example_can_be_taken() {
     let text = std::fs::read_to_string(&path).unwrap();
     let is_entry = |line: &str| {
         let key = line.split_once(" = ").map_or("", |(key, _)| key);
-        line.starts_with("[[")
-            || (!key.is_empty() && key.bytes().all(|c| c.is_ascii_lowercase() || c == b'_'))
+        line.starts_with('[') || (!key.is_empty() && key.bytes().all(|c| c.is_ascii_lowercase() || c == b'_'))
     };
     let lines = text.lines().map(|line| match line.strip_prefix("# ") {
         Some(rest) if is_entry(rest) => rest,
@@ -406,6 +407,9 @@ fn the_alternatives_in_the_example_can_be_taken() {
         "publish/azure_app_service:worker",
         "activate/azure_app_service:mindwell-dev-worker",
         "publish/github_actions:DEV_SHARED_DATABASE_URL",
+        "activate/unmanaged:nightly report",
+        "verify/sessions of unmanaged:nightly report",
+        "verify/login from agent-1",
     ] {
         assert!(steps.contains(&step.to_owned()), "{step}: {steps:?}");
     }

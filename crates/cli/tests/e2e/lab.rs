@@ -200,6 +200,15 @@ impl Lab {
         self.runtime.block_on(async { self.http.get(url).send().await.unwrap().status().as_u16() })
     }
 
+    /// Whether the application of an environment is up, and the server lets it in.
+    pub(crate) fn is_healthy(&self, environment: &str) -> bool {
+        let url = format!("{}/api/healthz", self.state()[environment]["app"]["url"].as_str().unwrap());
+        self.runtime.block_on(async {
+            let answer = self.http.get(url).send().await;
+            answer.is_ok_and(|answer| answer.status() == 200)
+        })
+    }
+
     /// Every copy and the server hold one password, which is not the one before; gives it.
     pub(crate) fn everything_is_new(&self, environment: &str, old: &str) -> String {
         let state = self.state()[environment].clone();

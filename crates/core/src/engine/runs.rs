@@ -1,13 +1,21 @@
 //! Questions about runs: which are not over, which has overtaken which, and where one leads back to.
 
+use std::time::Duration;
+
+use jiff::Timestamp;
+
 use crate::engine::{Engine, ways_on};
 use crate::error::{Error, Kind, Result};
 use crate::executor::World;
 use crate::ids::{Environment, RunId};
-use crate::journal::{Journal, RunHeading};
+use crate::journal::{Journal, RunHeading, RunOutcome};
 use crate::lease::Leases;
+use crate::past::{Forerunner, Past, Pinned};
 use crate::plan::Back;
 use crate::run::{Phase, RunState};
+
+/// How many of an environment's runs are asked: with a rotation a week, those of two years.
+const LOOKED_BACK: usize = 100;
 
 impl<S: Journal + Leases> Engine<S> {
     /// Where a rollback of this run leads.
@@ -78,6 +86,42 @@ impl<S: Journal + Leases> Engine<S> {
         Ok(open)
     }
 
+    /// What the journal knows that a new run of an environment must not contradict. `first` is the environment that has
+    /// to be rotated before it, and how long ago at most.
+    ///
+    /// # Errors
+    /// When the journal can't be read.
+    pub async fn past(
+        &self,
+        environment: &Environment,
+        first: Option<(Environment, Duration)>,
+    ) -> Result<Past> {
+        let mut past = Past::default();
+        for heading in self.newest_first(Some(environment)).await?.into_iter().take(LOOKED_BACK) {
+            let state = self.state(heading.run).await?;
+            for (copy, published) in state.published() {
+                past.published.entry(copy).or_insert(published);
+            }
+            past.pinned = past.pinned.or_else(|| pinned(&state));
+        }
+        if let Some((environment, within)) = first {
+            let proven = self.last_success(&environment).await?;
+            past.forerunner = Some(Forerunner { environment, within, proven });
+        }
+        Ok(past)
+    }
+
+    /// The newest run of an environment that came to its end with everything proven.
+    async fn last_success(&self, environment: &Environment) -> Result<Option<(RunId, Timestamp)>> {
+        for heading in self.newest_first(Some(environment)).await?.into_iter().take(LOOKED_BACK) {
+            let state = self.state(heading.run).await?;
+            if state.outcome == Some(RunOutcome::Done) {
+                return Ok(Some((state.run, state.moved_at)));
+            }
+        }
+        Ok(None)
+    }
+
     /// All runs, newest first.
     ///
     /// # Errors
@@ -97,6 +141,13 @@ impl<S: Journal + Leases> Engine<S> {
     pub async fn state(&self, run: RunId) -> Result<RunState> {
         RunState::fold(run, &self.store.read(run).await?)
     }
+}
+
+/// What a run has proven its systems to be, if it came to its end.
+fn pinned(state: &RunState) -> Option<Pinned> {
+    let identities = state.outcome_of("check")?.identities.clone();
+    let proven = state.outcome == Some(RunOutcome::Done) && !identities.is_empty();
+    proven.then_some(Pinned { run: state.run, at: state.moved_at, identities })
 }
 
 /// A run is carried on, and taken back, only where it began: under the same name another configuration,

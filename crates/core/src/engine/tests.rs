@@ -144,7 +144,7 @@ impl World for Refusing<'_> {
 }
 
 fn wish() -> Wish {
-    Wish { operator: "somebody".into(), ticket: None }
+    Wish { operator: "somebody".into(), ticket: None, ..Wish::default() }
 }
 
 #[test]

@@ -89,7 +89,8 @@ impl Scripted {
         let lease = Lease { environment: environment.clone(), generation, expires_at: self.clock.now() };
         journal.fence(&lease);
         let (operator, version) = ("somebody".into(), "test".into());
-        let start = Start { plan, generation, operator, ticket: None, version };
+        let start =
+            Start { plan, generation, operator, ticket: None, overrides: Default::default(), version };
         let whole = async {
             let run = RunId::generate(self.clock.now(), &entropy);
             let mut state = executor.begin(run, start, &lease).await?;

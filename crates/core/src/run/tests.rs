@@ -64,17 +64,26 @@ fn outline() -> Outline {
         authority: "server".into(),
         vault: CopyId::from("vault:one"),
         copies: ["store:one", "store:two"].map(|id| CopyOutline { id: id.into(), retire: false }).to_vec(),
-        consumers: vec![ConsumerOutline { id: "app".into(), waits_for: Vec::new() }],
+        consumers: vec![ConsumerOutline { id: "app".into(), waits_for: Vec::new(), has_sessions: false }],
         verifications: vec![VerificationOutline { id: "health".into(), after_activation: true }],
         soak: None,
         back: None,
+        vantages: Vec::new(),
+        elsewhere: false,
         recorders: Vec::new(),
     }
 }
 
 fn started(plan: Plan) -> Record {
     let (operator, version) = ("somebody".into(), "0".into());
-    let start = Start { plan, generation: Generation(1), operator, ticket: None, version };
+    let start = Start {
+        plan,
+        generation: Generation(1),
+        operator,
+        ticket: None,
+        overrides: Default::default(),
+        version,
+    };
     Record { format: FORMAT, seq: 0, at: at(0), event: Event::RunStarted(std::sync::Arc::new(start)) }
 }
 

@@ -5,10 +5,12 @@ use std::fmt;
 
 use futures::future::join_all;
 
+use crate::census;
 use crate::database_url::DatabaseUrl;
 use crate::error::{Error, Kind, Result, Retry};
 use crate::ids::{CopyId, RunId, VersionId};
 use crate::journal::Outcome;
+use crate::past::Overrides;
 use crate::plan::Back;
 use crate::provider::{
     Content, Entry, Finding, Inspection, Login, Present, Severity, Survey, VaultState, grouped,
@@ -80,7 +82,8 @@ pub(crate) async fn perform(rotation: &Rotation, run: &RunState) -> Result<Outco
 
 /// Looks, and fails if a run must not go on to change anything.
 pub(crate) async fn possible(rotation: &Rotation, run: &RunState) -> Result<Report> {
-    let report = look(rotation, run.start.ticket.as_deref(), Some(run)).await;
+    let asked = Asked { ticket: run.start.ticket.as_deref(), overrides: &run.start.overrides };
+    let report = look(rotation, asked, Some(run)).await;
     let blocking = report.findings.iter().filter(|finding| finding.severity == Severity::Blocks).count();
     match blocking {
         0 => Ok(report),
@@ -112,14 +115,23 @@ fn refusal(rotation: &Rotation, report: &Report) -> Error {
     )
 }
 
+/// What a run is asked for with, as far as a check depends on it.
+#[derive(Clone, Copy, Debug)]
+pub struct Asked<'a> {
+    /// The ticket.
+    pub ticket: Option<&'a str>,
+    /// What is let pass.
+    pub overrides: &'a Overrides,
+}
+
 /// Looks at everything at once, for a run that may have staged a password already, or for none.
 /// Changes nothing.
-pub async fn look(rotation: &Rotation, ticket: Option<&str>, run: Option<&RunState>) -> Report {
+pub async fn look(rotation: &Rotation, asked: Asked<'_>, run: Option<&RunState>) -> Report {
     let mut report = Report::default();
     let (core, copies, others) = futures::join!(
-        look_at_vault_and_server(rotation, run),
+        look_at_vault_and_server(rotation, asked.overrides, run),
         join_all(rotation.copies.iter().map(|copy| look_at_copy(rotation, copy))),
-        look_at_others(rotation, ticket),
+        look_at_others(rotation, asked.ticket),
     );
     report.merge(core);
     report.merge(others);
@@ -134,19 +146,28 @@ pub async fn look(rotation: &Rotation, ticket: Option<&str>, run: Option<&RunSta
         }
         report.merge(found);
     }
+    report.identify("server", rotation.target.to_string());
+    report.identify("authority", rotation.authority.location());
+    let now = rotation.clock.now();
+    report.findings.extend(rotation.around.past.findings(&report.identities, asked.overrides, now));
     // Only now has everybody answered.
-    report.findings.extend(rotation.overheard.iter().flat_map(|overheard| overheard.findings()));
+    let overheard = &rotation.around.overheard;
+    report.findings.extend(overheard.iter().flat_map(|overheard| overheard.findings()));
     report.findings.sort_by_key(|finding| std::cmp::Reverse(finding.severity));
     report
 }
 
-async fn look_at_vault_and_server(rotation: &Rotation, run: Option<&RunState>) -> Report {
+async fn look_at_vault_and_server(
+    rotation: &Rotation,
+    overrides: &Overrides,
+    run: Option<&RunState>,
+) -> Report {
     let vault = &rotation.vault;
     let mut report = Report::default();
     let state = match vault.check().await {
         Ok(Survey { state, findings, identity }) => {
             report.findings = findings;
-            report.identify(vault.id(), identity.unwrap_or_else(|| vault.location()));
+            report.identify("vault of record", identity.unwrap_or_else(|| vault.location()));
             match state {
                 Some(state) => Ok(state),
                 None => vault.read().await,
@@ -177,24 +198,55 @@ async fn look_at_vault_and_server(rotation: &Rotation, run: Option<&RunState>) -
         report.findings.push(Finding::new(Severity::Blocks, vault.id().as_str(), what).mend(mend));
         return report;
     };
-    let (login, authority, tried) = futures::join!(
-        rotation.verifier.login(&current),
-        rotation.authority.check(&current),
-        try_out(rotation, &current),
+    report.merge(look_at_server(rotation, &current, overrides).await);
+    report.current = Some(current);
+    report
+}
+
+async fn look_at_server(rotation: &Rotation, current: &Secret, overrides: &Overrides) -> Report {
+    let (login, authority, identity, sessions, tried) = futures::join!(
+        rotation.verifier.login(current),
+        rotation.authority.check(current),
+        rotation.verifier.identity(current),
+        look_at_sessions(rotation, current, overrides),
+        try_out(rotation, current),
     );
     let mut server = Report::default();
-    // Whatever logs in for itself can't do better than we could.
-    if login == Ok(Login::Accepted) {
-        report.merge(tried);
-    }
     server.take(authority, &rotation.authority.describe());
+    // A login that fails says so itself.
+    if matches!(login, Ok(Login::Accepted)) {
+        server.merge(tried);
+        server.take(sessions, "sessions");
+        match identity {
+            Ok(identity) => identity.into_iter().for_each(|own| server.identify("PostgreSQL system", own)),
+            Err(error) => server.findings.push(unseen_identity(&error)),
+        }
+    }
     // What stops the authority explains a login that fails; saying both would hide the reason.
     if !(login.is_err() && server.blocks()) {
         server.take(login.map(|login| judge(rotation, login)), "login");
     }
-    report.merge(server);
-    report.current = Some(current);
-    report
+    server
+}
+
+/// The server's identity is a second look at what its name already says.
+fn unseen_identity(error: &Error) -> Finding {
+    Finding::new(
+        Severity::Unseen,
+        "PostgreSQL system",
+        format!("the server does not say which it is: {error:#}"),
+    )
+}
+
+/// Who is logged in, and who of them is nobody's.
+async fn look_at_sessions(
+    rotation: &Rotation,
+    current: &Secret,
+    overrides: &Overrides,
+) -> Result<Vec<Finding>> {
+    let Some(own) = &rotation.around.census else { return Ok(Vec::new()) };
+    let sample = own.take(current, rotation.around.times.window).await?;
+    Ok(census::findings(rotation, &sample, &overrides.waived))
 }
 
 /// Lets the verifications try themselves out with the password that works now.
@@ -263,7 +315,14 @@ fn judge(rotation: &Rotation, login: Login) -> Vec<Finding> {
 async fn look_at_copy(rotation: &Rotation, copy: &Copy) -> Report {
     let id = copy.sink.id();
     let mut report = Report::default();
-    let Inspection { seen, findings, identity } = match copy.sink.check().await {
+    let retirement = async {
+        match copy.retire {
+            true => copy.sink.check_retirement().await,
+            false => Ok(Vec::new()),
+        }
+    };
+    let (inspection, retirement) = futures::join!(copy.sink.check(), retirement);
+    let Inspection { seen, findings, identity } = match inspection {
         Ok(inspection) => inspection,
         Err(error) => {
             report.take(Err(error), id.as_str());
@@ -271,6 +330,7 @@ async fn look_at_copy(rotation: &Rotation, copy: &Copy) -> Report {
         }
     };
     report.findings = findings;
+    report.take(retirement, id.as_str());
     report.identify(id, identity.unwrap_or_else(|| copy.sink.location()));
     match &seen.content {
         Content::Value(value) => {
@@ -425,7 +485,8 @@ mod tests {
     }
 
     fn findings(rotation: &Rotation, ticket: Option<&str>) -> Vec<Finding> {
-        look(rotation, ticket, None).now_or_never().unwrap().findings
+        let asked = Asked { ticket, overrides: &Overrides::default() };
+        look(rotation, asked, None).now_or_never().unwrap().findings
     }
 
     #[test]

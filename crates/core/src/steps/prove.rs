@@ -1,20 +1,34 @@
 //! Logs in with the new password on a fresh connection. Only this proves `install`: a cloud can
 //! report success and have changed nothing.
 
+use std::time::Duration;
+
+use jiff::Timestamp;
+
 use crate::error::{Error, Kind, Result};
 use crate::journal::Outcome;
 use crate::provider::Login;
 use crate::rotation::Rotation;
 use crate::run::RunState;
+use crate::secret::Secret;
 
 /// Logs in.
 pub(crate) async fn perform(rotation: &Rotation, run: &RunState) -> Result<Outcome> {
     let keys = rotation.keys(run).await?;
     match rotation.verifier.login(&keys.next).await? {
-        Login::Accepted => Ok(Outcome::confirmed().note("the new password logs in")),
+        Login::Accepted => {
+            let outcome = Outcome::confirmed().note("the new password logs in");
+            Ok(Outcome { server_time: server_time(rotation, &keys.next).await, ..outcome })
+        }
         Login::Refused => Err(Error::new(Kind::Refused, format!("log in as {}", rotation.target))
             .because("the server refuses the new password, though the authority says that it was set")
             .hint("is password sign-in enabled on the server? both passwords are in the vault of record")
             .later(None)),
     }
+}
+
+/// What the server's clock says now. Nothing waits for it: `promote` comes next.
+async fn server_time(rotation: &Rotation, next: &Secret) -> Option<Timestamp> {
+    let census = rotation.around.census.as_ref()?;
+    census.take(next, Duration::ZERO).await.ok().map(|sample| sample.at)
 }

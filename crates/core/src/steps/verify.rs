@@ -1,20 +1,62 @@
 //! Proves that the new password is in use everywhere and that the old one is dead.
 
+use futures::future::join_all;
+
 use crate::error::{Error, Kind, Result};
 use crate::ids::CopyId;
-use crate::journal::Outcome;
+use crate::journal::{Effect, Outcome};
 use crate::plan::Step;
-use crate::provider::{Content, Evidence, Login};
+use crate::provider::{Content, Evidence, Login, Verifier};
 use crate::rotation::{Rotation, gone};
 use crate::run::RunState;
 use crate::value::Reading;
 
 /// Logs in with the new password on a fresh connection, and sees the old one refused.
 pub(crate) async fn login(rotation: &Rotation, run: &RunState) -> Result<Outcome> {
+    both(rotation, &*rotation.verifier, format!("prove the login as {}", rotation.target), run).await
+}
+
+/// The same from another place: a proxy, a second server behind the name, or a rule for some addresses may answer there.
+pub(crate) async fn from(rotation: &Rotation, vantage: &str, run: &RunState) -> Result<Outcome> {
+    let own =
+        rotation.around.vantages.iter().find(|own| own.name() == vantage).ok_or_else(|| gone(vantage))?;
+    both(rotation, &**own, format!("prove the login as {} from {vantage}", rotation.target), run).await
+}
+
+/// Sees the new password refused by the servers of the other environments: one that takes it is this environment's
+/// own server under another name.
+pub(crate) async fn elsewhere(rotation: &Rotation, run: &RunState) -> Result<Outcome> {
     let keys = rotation.keys(run).await?;
-    let refuse =
-        |why: &str| Error::new(Kind::Refused, format!("prove the login as {}", rotation.target)).because(why);
-    if rotation.verifier.login(&keys.next).await? == Login::Refused {
+    let next = &keys.next;
+    let tries = rotation.around.elsewhere.iter();
+    let tries = join_all(tries.map(|(other, server)| async move { (other, server.login(next).await) })).await;
+    let (mut refused, mut outcome) = (Vec::new(), Outcome::confirmed());
+    for (other, login) in tries {
+        match login {
+            Ok(Login::Refused) => refused.push(other.as_str()),
+            Ok(Login::Accepted) => {
+                return Err(Error::new(Kind::Conflict, format!("see the new password refused in {other}"))
+                    .because(format!("it logs in there: {other} and {} have one server", rotation.environment))
+                    .hint("correct [database] in the configuration; the environment that was meant still has its old password"));
+            }
+            Err(error) => {
+                outcome.effect = Effect::Unseen;
+                outcome = outcome.note(format!("{other} could not be asked: {error}"));
+            }
+        }
+    }
+    Ok(if refused.is_empty() { outcome } else { outcome.note(format!("refused in {}", refused.join(", "))) })
+}
+
+async fn both(
+    rotation: &Rotation,
+    verifier: &(impl Verifier + ?Sized),
+    operation: String,
+    run: &RunState,
+) -> Result<Outcome> {
+    let keys = rotation.keys(run).await?;
+    let refuse = |why: &str| Error::new(Kind::Refused, operation.as_str()).because(why);
+    if verifier.login(&keys.next).await? == Login::Refused {
         return Err(
             refuse("the server refuses the new password").hint("somebody may have changed it after this run")
         );
@@ -24,7 +66,7 @@ pub(crate) async fn login(rotation: &Rotation, run: &RunState) -> Result<Outcome
             "the new password logs in; the old one is no longer known, so nobody can say whether it is refused",
         ));
     };
-    match rotation.verifier.login(previous).await? {
+    match verifier.login(previous).await? {
         Login::Refused => Ok(Outcome::confirmed().note("the new password logs in, the old one is refused")),
         Login::Accepted if *previous == keys.next => Err(refuse("old and new password are the same")),
         Login::Accepted => Err(refuse("the server still accepts the old password")
@@ -93,7 +135,6 @@ mod tests {
     use super::*;
     use crate::env::testing::{ManualClock, SeededEntropy};
     use crate::env::{Clock, Entropy};
-    use crate::journal::Effect;
     use crate::memory;
 
     #[test]

@@ -90,7 +90,19 @@ fn verify(
         let after = if verification.after_activation { in_use } else { std::slice::from_ref(promote) };
         verified.push(steps.add(Action::Verify { verification: verification.id.clone() }, after));
     }
+    for (consumer, step) in std::iter::zip(&outline.consumers, activated) {
+        if consumer.has_sessions {
+            let proof = Action::VerifySessions { consumer: consumer.id.clone() };
+            verified.push(steps.add(proof, std::slice::from_ref(step)));
+        }
+    }
     verified.push(steps.add(Action::VerifyLogin, in_use));
+    for vantage in &outline.vantages {
+        verified.push(steps.add(Action::VerifyFrom { vantage: vantage.clone() }, in_use));
+    }
+    if outline.elsewhere {
+        verified.push(steps.add(Action::VerifyElsewhere, std::slice::from_ref(promote)));
+    }
     verified
 }
 
@@ -142,6 +154,7 @@ mod tests {
             consumers: vec![ConsumerOutline {
                 id: "azure_app_service:api".into(),
                 waits_for: vec![CopyId::from("azure_app_service:URL")],
+                has_sessions: true,
             }],
             verifications: vec![
                 VerificationOutline { id: "alembic".into(), after_activation: false },
@@ -149,6 +162,8 @@ mod tests {
             ],
             soak: None,
             back: None,
+            vantages: vec!["agent".into()],
+            elsewhere: true,
             recorders: vec!["changelog".into()],
         }
     }
@@ -180,8 +195,11 @@ mod tests {
         verify/github_actions:URL <- publish/github_actions:URL
         verify/alembic <- promote
         verify/healthz <- activate/azure_app_service:api
+        verify/sessions of azure_app_service:api <- activate/azure_app_service:api
         verify/login <- activate/azure_app_service:api
-        retire/azure_key_vault:url <- verify/azure_key_vault:url verify/azure_app_service:URL verify/github_actions:URL verify/alembic verify/healthz verify/login
+        verify/login from agent <- activate/azure_app_service:api
+        verify/login elsewhere <- promote
+        retire/azure_key_vault:url <- verify/azure_key_vault:url verify/azure_app_service:URL verify/github_actions:URL verify/alembic verify/healthz verify/sessions of azure_app_service:api verify/login verify/login from agent verify/login elsewhere
         record/changelog <- retire/azure_key_vault:url
         ");
     }

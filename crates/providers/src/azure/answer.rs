@@ -108,6 +108,9 @@ fn classify(
         (403, "RequestDisallowedByPolicy") => error(Kind::Forbidden)
             .because("an Azure Policy forbids it")
             .hint("`az policy assignment list` shows the assignments; somebody has to exempt the resource"),
+        (403, "DenyAssignmentAuthorizationFailed") => error(Kind::Forbidden)
+            .because("a deny assignment forbids it, whatever roles this identity has")
+            .hint("whoever made the deny assignment has to leave out this identity"),
         (403, _) => forbidden(error(Kind::Forbidden), code, message),
         (404, "SubscriptionNotFound") => error(Kind::NotFound)
             .because("this identity sees no such subscription")

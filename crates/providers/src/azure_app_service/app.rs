@@ -10,9 +10,10 @@ use pgrotate_core::provider::{Activation, Consumer, Finding, Severity};
 use pgrotate_core::{CopyId, Error, Kind, Result, VersionId};
 use serde::Deserialize;
 
-use super::Site;
 use super::reference::Statuses;
-use crate::azure::{self, Account, Call, Pace};
+use super::{ROLE, Site};
+use crate::azure::{self, Account, Action, Call, Need, Pace};
+use crate::azure_key_vault;
 use crate::shared::Shared;
 
 /// Time for refreshed references to arrive. Seconds are usual.
@@ -69,29 +70,47 @@ impl App {
         let stopped =
             site.properties.state.as_deref().is_some_and(|state| !state.eq_ignore_ascii_case("Running"));
         Ok(Vec::from_iter(stopped.then(|| {
-            self.found(
-                Severity::Warning,
-                "the application is stopped, so nothing can prove that it works afterwards",
-            )
-            .mend(format!("az webapp start {}", self.site.cli()))
+            self.found(Severity::Warning, "the application is stopped")
+                .why("nothing can prove that it works afterwards")
+                .mend(format!("az webapp start {}", self.site.cli()))
         })))
     }
 
-    async fn look_at_references(&self, account: &Account) -> Result<Vec<Finding>> {
+    /// What stands in the way of the restart, and of fetching references anew where that is needed.
+    async fn hindrances(&self, account: &Account, refreshes: bool) -> Result<Vec<Finding>> {
+        let restart = "without it the application can't be made to use the new password at once";
+        let refresh =
+            "without it the application's Key Vault references keep the old password for up to 24 hours";
+        let mut actions = vec![Action::control(self.site.right("restart/action"), restart)];
+        if refreshes {
+            actions.push(Action::control(self.site.right("config/write"), refresh));
+        }
+        let need = Need { subject: &self.id, actions: &actions, role: ROLE };
+        azure::hindrances(&self.site.shared, account, &self.site.resource(account), &need).await
+    }
+
+    /// What is wrong with references, and whether there are some that the run has to have fetched anew.
+    async fn look_at_references(&self, account: &Account) -> Result<(Vec<Finding>, bool)> {
         match Statuses::look(&self.site, account).await {
-            Ok(statuses) => Ok(statuses
-                .broken()
-                .map(|status| {
+            Ok(statuses) => {
+                let broken = statuses.broken().map(|status| {
                     let what = format!(
                         "the Key Vault reference in {} gives no value: {}",
                         status.setting, status.status
                     );
-                    self.found(Severity::Warning, what).mend(status.mend())
-                })
-                .collect()),
+                    let why = "the application gets the text of the reference instead, at the latest when it restarts";
+                    self.found(Severity::Warning, what).why(why).mend(status.mend())
+                });
+                let shared = &self.site.shared;
+                let suffix = &shared.vendors.azure.key_vault_suffix;
+                let of_copy = |vault: &str, secret: &str| {
+                    shared.azure.has_copy_at(&azure_key_vault::location(vault, secret, suffix))
+                };
+                Ok((broken.collect(), statuses.points_at(of_copy)))
+            }
             Err(error) if error.kind() == Kind::Forbidden => {
                 let what = "whether settings are Key Vault references can't be seen; the run needs to know";
-                Ok(vec![self.found(Severity::Blocks, what).mend(error.hints().join("; "))])
+                Ok((vec![self.found(Severity::Blocks, what).mend(error.hints().join("; "))], false))
             }
             Err(error) => Err(error),
         }
@@ -159,17 +178,14 @@ impl Consumer for App {
 
     async fn check(&self) -> Result<Vec<Finding>> {
         let account = self.site.account()?;
-        let resource = self.site.resource(&account);
-        let rights = [self.site.right("restart/action")];
-        let (site, references, rights) = futures::join!(
+        let (site, references, _) = futures::join!(
             self.look_at_site(&account),
             self.look_at_references(&account),
-            azure::missing_rights(&self.site.shared, &account, &resource, &rights, &self.id),
+            // At the same time as the rest; what is judged of it depends on the references.
+            self.hindrances(&account, false),
         );
-        let mut findings = site?;
-        findings.extend(references?);
-        findings.extend(rights?);
-        Ok(findings)
+        let (found, refreshes) = references?;
+        Ok([site?, found, self.hindrances(&account, refreshes).await?].concat())
     }
 
     async fn activate(&self, activation: &Activation<'_>) -> Result<Outcome> {

@@ -115,6 +115,38 @@ impl Log {
         Ok(host.to_owned())
     }
 
+    /// Opens the stream and leaves it: whether it can be read shows in no other way.
+    async fn look_at_stream(&self, account: &Account) -> Result<Vec<Finding>> {
+        match self.open(account).await {
+            Ok(_) => Ok(Vec::new()),
+            Err(error) if matches!(error.kind(), Kind::Unauthenticated | Kind::Forbidden) => {
+                let what = format!("the log can't be read: {}", error.causes().join(": "));
+                let finding = Finding::new(Severity::Blocks, self.id.as_str(), what)
+                    .why("the run reads it after the change, and could not end without it")
+                    .mend(error.hints().join("; "));
+                Ok(vec![finding])
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    async fn look_at_settings(&self, account: &Account) -> Result<Vec<Finding>> {
+        let operation = format!("read the log settings of {}", self.site.name());
+        let found = |what: &str| Finding::new(Severity::Unseen, self.id.as_str(), what);
+        match self.site.look::<Value>(account, &["config", "logs"], Call::get, &operation).await {
+            Ok(logs) if is_silent(&logs["properties"]) => Ok(vec![
+                found("the application's logs are switched off, so nothing will be seen in them").mend(
+                    format!("az webapp log config {} --docker-container-logging filesystem", self.site.cli()),
+                ),
+            ]),
+            Ok(_) => Ok(Vec::new()),
+            Err(error) if error.kind() == Kind::Forbidden => {
+                Ok(vec![found("whether the application's logs are switched on can't be seen")])
+            }
+            Err(error) => Err(error),
+        }
+    }
+
     async fn open(&self, account: &Account) -> Result<Response> {
         let operation = self.operation();
         let host = self.scm_host(account).await?;
@@ -220,27 +252,9 @@ impl Verification for Log {
 
     async fn check(&self) -> Result<Vec<Finding>> {
         let account = self.site.account()?;
-        let operation = format!("read the log settings of {}", self.site.name());
-        let logs = async {
-            let answer =
-                account.send(Call::get(self.site.url(&account, &["config", "logs"])), &operation).await;
-            answer.and_then(|answer| answer.json::<Value>(&operation))
-        };
-        let (host, logs) = futures::join!(self.scm_host(&account), logs);
-        host?;
-        let found = |what: &str| Finding::new(Severity::Unseen, self.id.as_str(), what);
-        match logs {
-            Ok(logs) if is_silent(&logs["properties"]) => Ok(vec![
-                found("the application's logs are switched off, so nothing will be seen in them").mend(
-                    format!("az webapp log config {} --docker-container-logging filesystem", self.site.cli()),
-                ),
-            ]),
-            Ok(_) => Ok(Vec::new()),
-            Err(error) if error.kind() == Kind::Forbidden => {
-                Ok(vec![found("whether the application's logs are switched on can't be seen")])
-            }
-            Err(error) => Err(error),
-        }
+        let (stream, settings) =
+            futures::join!(self.look_at_stream(&account), self.look_at_settings(&account));
+        Ok([stream?, settings?].concat())
     }
 
     async fn verify(&self, evidence: &Evidence<'_>) -> Result<Outcome> {

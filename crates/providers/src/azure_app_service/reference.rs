@@ -209,6 +209,11 @@ impl Statuses {
         self.0.iter().filter(|status| !status.is_resolved() && !status.is_fresh())
     }
 
+    /// Whether one of them points at a secret of which that is so.
+    pub(super) fn points_at(&self, is_so: impl Fn(&str, &str) -> bool) -> bool {
+        self.0.iter().filter_map(|status| status.points_at.as_ref()).any(|to| is_so(&to.vault, &to.secret))
+    }
+
     /// The references to secrets that the run has written, each with the version that it has to
     /// arrive at.
     pub(super) fn awaited(&self, written: &BTreeMap<CopyId, VersionId>) -> Vec<(&Status, Reference)> {

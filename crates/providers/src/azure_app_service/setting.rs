@@ -10,12 +10,11 @@ use pgrotate_core::provider::{Capabilities, Content, Finding, Inspection, Seen, 
 use pgrotate_core::value::Update;
 use pgrotate_core::{CopyId, Error, Kind, Result, Secret};
 use serde::Deserialize;
-use serde_json::Value;
 
-use super::Site;
 use super::reference::{Pointer, Reference, Statuses};
-use super::settings::{Settings, Table, listing};
-use crate::azure::{self, Account, Answer, Call, End, Operation, Pace};
+use super::settings::{Settings, Table};
+use super::{ROLE, Site};
+use crate::azure::{self, Account, Action, Answer, Call, End, Need, Operation, Pace};
 use crate::azure_key_vault;
 use crate::shared::Shared;
 
@@ -70,9 +69,11 @@ impl Setting {
         if own.trim().is_empty() {
             return refuse("its name is empty");
         }
+        let site = Site::new(subscription, resource_group, app, slot, shared)?;
+        site.shared.azure.declare(location(&site, table, &own));
         Ok(Self {
             id: CopyId::new(format!("azure_app_service:{}", name.as_ref().unwrap_or(&own))),
-            site: Site::new(subscription, resource_group, app, slot, shared)?,
+            site,
             table,
             name: own,
             before: Mutex::default(),
@@ -105,7 +106,7 @@ impl Setting {
         Seen { content, version: None, updated_at: None }
     }
 
-    fn found(&self, severity: Severity, what: impl Into<String>) -> Finding {
+    pub(super) fn found(&self, severity: Severity, what: impl Into<String>) -> Finding {
         Finding::new(severity, self.id.as_str(), what)
     }
 
@@ -144,10 +145,7 @@ impl Setting {
             return found(Severity::Blocks, what, "correct the name in the configuration");
         }
         let other = self.table.other();
-        let url = self.site.url(account, &["config", other.path(), "list"]);
-        let operation = listing(&self.site, other);
-        let elsewhere: Value = account.send(Call::list(url), &operation).await?.json(&operation)?;
-        if elsewhere["properties"].get(&self.name).is_some() {
+        if self.look_at(account, other).await?.get(&self.name).is_some() {
             let what = format!("there is no such {noun}, but a {} of this name", other.noun());
             let mend = match other {
                 Table::Settings => "name it as `setting`",
@@ -166,32 +164,6 @@ impl Setting {
                 found(Severity::Blocks, what, "is the name right? if so, make it once by hand")
             }
         }
-    }
-
-    /// Each slot has settings of its own, and a swap brings them into production.
-    async fn slots(&self, account: &Account) -> Result<Vec<Finding>> {
-        if self.site.slot.is_some() {
-            return Ok(Vec::new());
-        }
-        let operation = format!("list the slots of {}", self.site.name());
-        let list = match self.site.look::<Value>(account, &["slots"], Call::get, &operation).await {
-            Ok(list) => list,
-            Err(error) if error.kind() == Kind::Forbidden => {
-                return Ok(vec![
-                    self.found(Severity::Unseen, "whether the application has slots can't be seen"),
-                ]);
-            }
-            Err(error) => return Err(error),
-        };
-        let names = list["value"].as_array().into_iter().flatten().filter_map(|slot| slot["name"].as_str());
-        let names: Vec<&str> = names.map(|name| name.rsplit('/').next().unwrap_or(name)).collect();
-        if names.is_empty() {
-            return Ok(Vec::new());
-        }
-        let what = format!("the application has slots with settings of their own: {}", names.join(", "));
-        Ok(vec![
-            self.found(Severity::Note, what).mend("name each that holds the password as a sink with `slot`"),
-        ])
     }
 
     /// Replaces the table. Gives what Azure then holds.
@@ -269,7 +241,7 @@ impl Sink for Setting {
     }
 
     fn location(&self) -> String {
-        format!("{} {} {}", self.site.location(), self.table.noun(), self.name)
+        location(&self.site, self.table, &self.name)
     }
 
     fn capabilities(&self) -> Capabilities {
@@ -285,18 +257,28 @@ impl Sink for Setting {
 
     async fn check(&self) -> Result<Inspection> {
         let account = self.site.account()?;
-        let resource = self.site.resource(&account);
-        let rights = [self.site.right("config/write")];
-        let (settings, rights, slots) = futures::join!(
-            self.look(&account),
-            azure::missing_rights(&self.site.shared, &account, &resource, &rights, self.id.as_str()),
-            self.slots(&account),
-        );
-        let settings = settings?;
-        let mut findings = self.judge(&account, &settings).await?;
-        findings.extend(rights?);
-        findings.extend(slots?);
-        Ok(Inspection { seen: self.seen(&settings), findings, identity: None })
+        let look = async {
+            let settings = self.look_at(&account, self.table).await?;
+            let (own, beside) =
+                futures::join!(self.judge(&account, &settings), self.look_beside(&account, &settings));
+            Ok::<_, Error>((self.seen(&settings), [own?, beside?].concat()))
+        };
+        let (look, hindrances, identity) =
+            futures::join!(look, self.hindrances(&account), self.site.identity(&account));
+        let mut findings = hindrances?;
+        let seen = match look {
+            Ok((seen, found)) => {
+                findings.splice(0..0, found);
+                seen
+            }
+            // What has been found already explains why it can't be read.
+            Err(_) if findings.iter().any(|finding| finding.severity == Severity::Blocks) => {
+                Seen { content: Content::Unseen, version: None, updated_at: None }
+            }
+            Err(error) => return Err(error),
+        };
+        let identity = identity.map(|site| format!("{site} {} {}", self.table.noun(), self.name));
+        Ok(Inspection { seen, findings, identity })
     }
 
     async fn inspect(&self) -> Result<Seen> {
@@ -346,9 +328,38 @@ impl Setting {
         Error::new(Kind::BadState, self.operation("write")).because(why).hint(mend)
     }
 
-    /// The table as it is, asked once for all copies in it: for checks.
-    async fn look(&self, account: &Account) -> Result<Arc<Settings>> {
-        let question = format!("table {}", self.whole());
-        self.site.shared.looks.once(question, self.list(account)).await
+    pub(super) fn site(&self) -> &Site {
+        &self.site
     }
+
+    pub(super) fn table(&self) -> Table {
+        self.table
+    }
+
+    pub(super) fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// A table as it is, asked once for all copies in it.
+    pub(super) async fn look_at(&self, account: &Account, table: Table) -> Result<Arc<Settings>> {
+        Settings::look(&self.site, account, table).await
+    }
+
+    /// What stands in the way of reading and writing the table.
+    async fn hindrances(&self, account: &Account) -> Result<Vec<Finding>> {
+        let actions = [
+            Action::control(
+                self.site.right("config/list/action"),
+                "all settings are read before one is written, because they are written together",
+            ),
+            Action::control(self.site.right("config/write"), "without it the new password can't be written"),
+        ];
+        let need = Need { subject: self.id.as_str(), actions: &actions, role: ROLE };
+        azure::hindrances(&self.site.shared, account, &self.site.resource(account), &need).await
+    }
+}
+
+/// Where a row of a table is.
+pub(super) fn location(site: &Site, table: Table, name: &str) -> String {
+    format!("{} {} {name}", site.location(), table.noun())
 }

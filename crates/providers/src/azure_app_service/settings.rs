@@ -2,6 +2,7 @@
 //! whole.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use pgrotate_core::{Result, Secret};
 use serde::Deserialize;
@@ -34,6 +35,22 @@ impl Table {
         match self {
             Self::Settings => "appsettings",
             Self::ConnectionStrings => "connectionstrings",
+        }
+    }
+
+    /// The option that names a row of it.
+    pub(super) fn option(self) -> &'static str {
+        match self {
+            Self::Settings => "setting",
+            Self::ConnectionStrings => "connection_string",
+        }
+    }
+
+    /// Where App Service says which of its rows stay with their slot.
+    pub(super) fn sticky(self) -> &'static str {
+        match self {
+            Self::Settings => "appSettingNames",
+            Self::ConnectionStrings => "connectionStringNames",
         }
     }
 
@@ -112,9 +129,20 @@ impl Settings {
         answer.json::<Resource>(&operation).map(|resource| resource.properties)
     }
 
+    /// The same, asked once for all that look at it: for checks.
+    pub(super) async fn look(site: &Site, account: &Account, table: Table) -> Result<Arc<Self>> {
+        let question = format!("{} of {}", table.path(), site.location());
+        site.shared.looks.once(question, Self::list(site, account, table)).await
+    }
+
     /// The table that an answer shows, if it shows one.
     pub(super) fn of(answer: &Answer) -> Option<Self> {
         answer.json::<Resource>("").ok().map(|resource| resource.properties)
+    }
+
+    /// The values by their names.
+    pub(super) fn iter(&self) -> impl Iterator<Item = (&str, &Secret)> {
+        self.0.iter().map(|(name, row)| (name.as_str(), &row.value))
     }
 
     pub(super) fn get(&self, name: &str) -> Option<&Secret> {

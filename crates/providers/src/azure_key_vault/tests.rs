@@ -12,7 +12,12 @@ const OLD: &str = "postgresql+psycopg://admin:old@db:5432/app?x=1";
 const NEW: &str = "postgresql+psycopg://admin:n%2Fw@db:5432/app?x=1";
 
 fn copy(fake: &Fake) -> Copy {
-    let options = Options { vault: "kv-test".into(), secret: "database-url".into() };
+    let options = Options {
+        vault: "kv-test".into(),
+        secret: "database-url".into(),
+        subscription: None,
+        resource_group: None,
+    };
     Copy::new(None, options, fake.shared()).unwrap()
 }
 

@@ -9,17 +9,20 @@ use std::time::Duration;
 use jiff::Timestamp;
 use pgrotate_core::database_url::Target;
 use pgrotate_core::{Error, Kind, Result, Secret};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::OnceCell;
 use tokio::task::JoinHandle;
 use tokio_postgres::config::SslMode;
 use tokio_postgres::error::SqlState;
-use tokio_postgres::tls::MakeTlsConnect;
+use tokio_postgres::tls::{MakeTlsConnect, TlsConnect};
 use tokio_postgres::{Client, Config, NoTls, SimpleQueryMessage, SimpleQueryRow, Socket};
 use tokio_postgres_rustls::MakeRustlsConnect;
 
 use crate::files;
 use crate::http::{self, Effect};
 use crate::shared::{self, Shared, TlsMode};
+use crate::ssh::Ssh;
+use crate::ssh::forward::Forward;
 
 /// The name under which our sessions appear in `pg_stat_activity` and the server's log.
 const APPLICATION_NAME: &str = "pgrotate";
@@ -39,6 +42,8 @@ select session_user, current_user, floor(extract(epoch from clock_timestamp()) *
 /// Opens sessions as the configured role.
 pub(super) struct Connector {
     pub(super) shared: Arc<Shared>,
+    /// The machine over which the server is reached, if it is not reached from here.
+    through: Option<Ssh>,
     /// Read once: the system's trust store is more than a hundred certificates.
     tls: OnceCell<MakeRustlsConnect>,
 }
@@ -53,7 +58,12 @@ pub(super) enum Attempt {
 
 impl Connector {
     pub(super) fn new(shared: Arc<Shared>) -> Self {
-        Self { shared, tls: OnceCell::new() }
+        Self { shared, through: None, tls: OnceCell::new() }
+    }
+
+    /// The same from another machine.
+    pub(super) fn through(machine: Ssh, shared: Arc<Shared>) -> Self {
+        Self { through: Some(machine), ..Self::new(shared) }
     }
 
     fn target(&self) -> &Target {
@@ -66,10 +76,43 @@ impl Connector {
         self.shared.database_tls.allow(self.target())?;
         let operation = format!("log in as {}", self.target());
         let config = self.config(password);
-        let dialled = match self.shared.database_tls.mode {
-            TlsMode::VerifyFull => dial(&config, self.tls().await?.clone()).await,
-            TlsMode::Disable => dial(&config, NoTls).await,
+        let dialled = match (&self.through, self.shared.database_tls.mode) {
+            (None, TlsMode::VerifyFull) => dial(&config, self.tls().await?.clone()).await,
+            (None, TlsMode::Disable) => dial(&config, NoTls).await,
+            (Some(machine), mode) => return self.open_through(machine, &config, mode, &operation).await,
         };
+        self.judge(dialled, operation)
+    }
+
+    /// Logs in by way of another machine. What `ssh` says tells more than a connection that ends.
+    async fn open_through(
+        &self,
+        machine: &Ssh,
+        config: &Config,
+        mode: TlsMode,
+        operation: &str,
+    ) -> Result<Attempt> {
+        let Target { host, port, .. } = self.target();
+        let (forward, stream) = machine.forward(host, *port, operation)?;
+        let dialled = match mode {
+            TlsMode::VerifyFull => greet(config, stream, self.tls().await?.clone(), host).await,
+            TlsMode::Disable => greet(config, stream, NoTls, host).await,
+        };
+        match dialled {
+            // What carries the session ends with it.
+            Some(Ok(session)) => Ok(Attempt::In(Session { carrier: Some(forward), ..session })),
+            Some(Err(error)) if error.as_db_error().is_some() || rustls_error(&error).is_some() => {
+                self.judge(Some(Err(error)), operation.to_owned())
+            }
+            _ => Err(forward.failure(machine, operation).await),
+        }
+    }
+
+    fn judge(
+        &self,
+        dialled: Option<Result<Session, tokio_postgres::Error>>,
+        operation: String,
+    ) -> Result<Attempt> {
         match dialled {
             Some(Ok(session)) => Ok(Attempt::In(session)),
             Some(Err(error)) if error.code() == Some(&SqlState::INVALID_PASSWORD) => Ok(Attempt::Refused),
@@ -130,27 +173,65 @@ where
     };
     // What goes wrong with the connection is told to whoever waits for an answer on it.
     let driver = tokio::spawn(async move { drop(connection.await) });
-    Some(Ok(Session { client, driver }))
+    Some(Ok(Session { client, driver, carrier: None }))
+}
+
+/// The same over a stream that is open already.
+async fn greet<S, T>(
+    config: &Config,
+    stream: S,
+    mut tls: T,
+    host: &str,
+) -> Option<Result<Session, tokio_postgres::Error>>
+where
+    S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+    T: MakeTlsConnect<S>,
+    T::TlsConnect: TlsConnect<S>,
+    T::Stream: Send + 'static,
+{
+    let tls = tls.make_tls_connect(host).ok()?;
+    let (client, connection) =
+        match tokio::time::timeout(LOGIN_TIMEOUT, config.connect_raw(stream, tls)).await.ok()? {
+            Ok(pair) => pair,
+            Err(error) => return Some(Err(error)),
+        };
+    let driver = tokio::spawn(async move { drop(connection.await) });
+    Some(Ok(Session { client, driver, carrier: None }))
 }
 
 /// A session of the configured role.
 pub(super) struct Session {
     client: Client,
     driver: JoinHandle<()>,
+    /// What carries its bytes, where that is another program.
+    carrier: Option<Forward>,
 }
 
 impl Session {
     /// Asks for one row of texts.
     pub(super) async fn row(&self, sql: &str, target: &Target, operation: &str) -> Result<SimpleQueryRow> {
+        let rows = self.rows(sql, target, operation).await?;
+        rows.into_iter()
+            .next()
+            .ok_or_else(|| Error::new(Kind::Corrupt, operation).because("the server answers without a row"))
+    }
+
+    /// Asks for rows of texts.
+    pub(super) async fn rows(
+        &self,
+        sql: &str,
+        target: &Target,
+        operation: &str,
+    ) -> Result<Vec<SimpleQueryRow>> {
         let asked = tokio::time::timeout(STATEMENT_TIMEOUT, self.client.simple_query(sql)).await;
         let messages = asked
             .map_err(|_| Error::new(Kind::TimedOut, operation).because("no answer in time").later(None))?
             .map_err(|error| classify(&error, Effect::Reads, target, operation))?;
-        let row = messages.into_iter().find_map(|message| match message {
+        let rows = messages.into_iter().filter_map(|message| match message {
             SimpleQueryMessage::Row(row) => Some(row),
             _ => None,
         });
-        row.ok_or_else(|| Error::new(Kind::Corrupt, operation).because("the server answers without a row"))
+        Ok(rows.collect())
     }
 
     /// Makes sure that the session is the configured role's. Somebody's map of names, a pooler
@@ -189,6 +270,7 @@ impl Session {
     pub(super) async fn close(self) {
         drop(self.client);
         let _ = tokio::time::timeout(CLOSE_TIMEOUT, self.driver).await;
+        drop(self.carrier);
     }
 }
 

@@ -10,7 +10,12 @@ use crate::azure::testing::{Fake, Seen, Wanted, refusal, reply, with_header};
 use crate::azure_key_vault::{Copy, Options};
 
 fn copy(fake: &Fake) -> Copy {
-    let options = Options { vault: "kv-test".into(), secret: "database-url".into() };
+    let options = Options {
+        vault: "kv-test".into(),
+        secret: "database-url".into(),
+        subscription: None,
+        resource_group: None,
+    };
     Copy::new(None, options, fake.shared()).unwrap()
 }
 

@@ -1,6 +1,6 @@
-//! What the service principal may do in Azure, by environment: one role's actions, what has been taken away from it,
-//! and management locks. The services enforce it and the permissions interface shows it, so that a check made there
-//! and the call made later agree, as they do in Azure.
+//! What the service principal may do in Azure, by environment: one role's actions, what has been taken away from it, a
+//! deny assignment, and a management lock. The services enforce it, and the interfaces for permissions, deny
+//! assignments and locks show it, so that a check made there and the call made later agree, as they do in Azure.
 
 use std::collections::BTreeMap;
 use std::sync::Mutex;
@@ -27,6 +27,13 @@ const DATA_ACTIONS: [&str; 1] = ["Microsoft.KeyVault/vaults/secrets/*"];
 /// Data actions share this beginning; nothing on the control plane has it.
 const DATA_PREFIX: &str = "microsoft.keyvault/vaults/secrets/";
 
+/// Azure's id for every principal.
+const EVERYBODY: &str = "00000000-0000-0000-0000-000000000000";
+/// A group that the service principal does not belong to.
+const GROUP: &str = "7e1c0000-0000-4000-8000-000000000002";
+/// The deny assignment's id.
+pub(crate) const DENIAL: &str = "7e1c0000-0000-4000-8000-000000000003";
+
 /// The rules of all environments.
 #[derive(Default)]
 pub(crate) struct AzureAccess {
@@ -36,7 +43,50 @@ pub(crate) struct AzureAccess {
 #[derive(Default)]
 struct Rules {
     denied: Vec<String>,
-    lock_level: Option<String>,
+    denial: Option<Denial>,
+    lock: Option<Lock>,
+}
+
+/// A deny assignment on the environment's resource group: it outweighs roles, and the permissions interface knows
+/// nothing of it.
+#[derive(Clone)]
+pub(crate) struct Denial {
+    /// Patterns of both planes.
+    pub(crate) actions: Vec<String>,
+    /// To whom: everybody, a group that the service principal does not belong to, or everybody but it.
+    pub(crate) whom: Whom,
+}
+
+/// Whom a deny assignment means.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Whom {
+    /// Everybody.
+    Everybody,
+    /// Another group.
+    Group,
+    /// Everybody but the service principal.
+    Others,
+}
+
+/// A management lock.
+#[derive(Clone)]
+pub(crate) struct Lock {
+    /// `ReadOnly` or `CanNotDelete`.
+    pub(crate) level: String,
+    /// What it locks, with everything below, as the path of a resource, a group or a subscription.
+    pub(crate) scope: String,
+}
+
+impl Lock {
+    fn holds(&self, scope: &str) -> bool {
+        below(scope, &self.scope)
+    }
+}
+
+/// Whether a scope is another one or below it.
+fn below(scope: &str, of: &str) -> bool {
+    let (scope, of) = (scope.to_ascii_lowercase(), of.to_ascii_lowercase());
+    scope.strip_prefix(&of).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
 }
 
 impl AzureAccess {
@@ -51,27 +101,83 @@ impl AzureAccess {
         lock(&self.rules).entry(environment.to_owned()).or_default().denied = actions;
     }
 
-    /// Puts a management lock (`ReadOnly`, `CanNotDelete`) on the environment's resource group, or removes it.
-    pub(crate) fn set_lock(&self, environment: &str, level: Option<String>) {
-        lock(&self.rules).entry(environment.to_owned()).or_default().lock_level = level;
+    /// Makes a deny assignment, or removes it.
+    pub(crate) fn set_denial(&self, environment: &str, denial: Option<Denial>) {
+        lock(&self.rules).entry(environment.to_owned()).or_default().denial = denial;
     }
 
-    /// Whether a read-only lock forbids changes, and reads that are made with POST.
-    pub(crate) fn is_read_only(&self, environment: &str) -> bool {
-        self.lock_level(environment).as_deref() == Some("ReadOnly")
+    /// Whether a deny assignment forbids an action that a role allows.
+    pub(crate) fn forbids(&self, environment: &str, action: &str) -> bool {
+        let denial = self.denial(environment).filter(|denial| denial.whom == Whom::Everybody);
+        denial.is_some_and(|denial| denial.actions.iter().any(|pattern| matches(pattern, action)))
     }
 
-    /// The level of the environment's lock.
-    pub(crate) fn lock_level(&self, environment: &str) -> Option<String> {
-        lock(&self.rules).get(environment).and_then(|rules| rules.lock_level.clone())
+    /// The answer of the interface for deny assignments; `scope` is that of the environment's resource group, and
+    /// `object_id` the service principal's.
+    pub(crate) fn denials(&self, environment: &str, scope: &str, object_id: &str) -> Value {
+        let shown = self.denial(environment).map(|denial| {
+            let (data, control): (Vec<String>, Vec<String>) =
+                denial.actions.into_iter().partition(|action| is_data(action));
+            let everybody = json!({"id": EVERYBODY, "type": "SystemDefined"});
+            let (principal, excluded) = match denial.whom {
+                Whom::Everybody => (everybody, json!([])),
+                Whom::Group => (json!({"id": GROUP, "type": "Group"}), json!([])),
+                Whom::Others => (everybody, json!([{"id": object_id, "type": "ServicePrincipal"}])),
+            };
+            json!({
+                "id": format!("{scope}/providers/Microsoft.Authorization/denyAssignments/{DENIAL}"),
+                "type": "Microsoft.Authorization/denyAssignments",
+                "name": DENIAL,
+                "properties": {
+                    "denyAssignmentName": "keep as it is",
+                    "permissions": [{
+                        "actions": control, "notActions": [], "dataActions": data, "notDataActions": [],
+                    }],
+                    "scope": scope,
+                    "doNotApplyToChildScopes": false,
+                    "principals": [principal],
+                    "excludePrincipals": excluded,
+                    "isSystemProtected": true,
+                },
+            })
+        });
+        json!({"value": shown.into_iter().collect::<Vec<_>>()})
+    }
+
+    fn denial(&self, environment: &str) -> Option<Denial> {
+        lock(&self.rules).get(environment).and_then(|rules| rules.denial.clone())
+    }
+
+    /// Puts a management lock somewhere, or removes it.
+    pub(crate) fn set_lock(&self, environment: &str, wanted: Option<Lock>) {
+        lock(&self.rules).entry(environment.to_owned()).or_default().lock = wanted;
+    }
+
+    /// The scope of a read-only lock that forbids changes of what is there, and reads of it that are made with POST.
+    pub(crate) fn locked(&self, environment: &str, scope: &str) -> Option<String> {
+        let own = lock(&self.rules).get(environment).and_then(|rules| rules.lock.clone());
+        own.filter(|lock| lock.level == "ReadOnly" && lock.holds(scope)).map(|lock| lock.scope)
+    }
+
+    /// The answer of the interface for locks: those at, above and below a scope.
+    pub(crate) fn locks(&self, environment: &str, scope: &str) -> Value {
+        let own = lock(&self.rules).get(environment).and_then(|rules| rules.lock.clone());
+        let own = own.filter(|lock| lock.holds(scope) || below(&lock.scope, scope));
+        let shown = own.map(|lock| {
+            json!({
+                "id": format!("{}/providers/Microsoft.Authorization/locks/keep", lock.scope),
+                "type": "Microsoft.Authorization/locks",
+                "name": "keep",
+                "properties": {"level": lock.level, "notes": "set in the sandbox"},
+            })
+        });
+        json!({"value": shown.into_iter().collect::<Vec<_>>()})
     }
 
     /// The answer of the permissions interface.
     pub(crate) fn permissions(&self, environment: &str) -> Value {
-        let (data, control): (Vec<String>, Vec<String>) = self
-            .denied(environment)
-            .into_iter()
-            .partition(|action| action.to_ascii_lowercase().starts_with(DATA_PREFIX));
+        let (data, control): (Vec<String>, Vec<String>) =
+            self.denied(environment).into_iter().partition(|action| is_data(action));
         json!({
             "value": [{
                 "actions": ACTIONS,
@@ -85,6 +191,10 @@ impl AzureAccess {
     fn denied(&self, environment: &str) -> Vec<String> {
         lock(&self.rules).get(environment).map(|rules| rules.denied.clone()).unwrap_or_default()
     }
+}
+
+fn is_data(action: &str) -> bool {
+    action.to_ascii_lowercase().starts_with(DATA_PREFIX)
 }
 
 /// Azure's rule: `*` stands for any characters, and case doesn't count.
@@ -139,12 +249,34 @@ mod tests {
     }
 
     #[test]
-    fn only_a_read_only_lock_forbids_changes() {
+    fn only_a_read_only_lock_forbids_changes_and_only_below_it() {
         let access = AzureAccess::default();
-        access.set_lock("dev", Some("CanNotDelete".into()));
-        assert!(!access.is_read_only("dev"));
-        access.set_lock("dev", Some("ReadOnly".into()));
-        assert!(access.is_read_only("dev"));
-        assert!(!access.is_read_only("prod"));
+        let group = "/subscriptions/s/resourceGroups/rg";
+        let site = format!("{group}/providers/Microsoft.Web/sites/api");
+        let set = |level: &str, scope: &str| {
+            access.set_lock("dev", Some(Lock { level: level.into(), scope: scope.into() }));
+        };
+        set("CanNotDelete", group);
+        assert_eq!(access.locked("dev", &site), None);
+        set("ReadOnly", group);
+        assert_eq!(access.locked("dev", &site.to_lowercase()).as_deref(), Some(group));
+        assert_eq!(access.locked("prod", &site), None);
+        set("ReadOnly", &site);
+        assert_eq!(access.locked("dev", &format!("{site}2")), None);
+        assert!(access.locked("dev", &format!("{site}/config/appsettings")).is_some());
+        let listed = |scope: &str| access.locks("dev", scope)["value"].as_array().unwrap().len();
+        assert_eq!([listed(group), listed(&site), listed(&format!("{site}2"))], [1, 1, 0]);
+    }
+
+    #[test]
+    fn a_deny_assignment_outweighs_the_role_for_those_whom_it_means() {
+        let access = AzureAccess::default();
+        let write = "Microsoft.DBforPostgreSQL/flexibleServers/write";
+        for (whom, forbidden) in [(Whom::Everybody, true), (Whom::Group, false), (Whom::Others, false)] {
+            access.set_denial("dev", Some(Denial { actions: vec!["*/flexibleServers/write".into()], whom }));
+            assert!(access.allows("dev", write), "the permissions do not show it");
+            assert_eq!(access.forbids("dev", write), forbidden);
+            assert!(!access.forbids("dev", "Microsoft.Web/sites/config/write"));
+        }
     }
 }

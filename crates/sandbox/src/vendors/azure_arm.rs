@@ -100,9 +100,20 @@ impl ArmGate {
             );
             return Err(ArmFailure::new(403, "AuthorizationFailed", text));
         }
-        if changes && self.access.is_read_only(environment) {
+        if self.access.forbids(environment, action) {
             let text = format!(
-                "The scope '{scope}' cannot perform write operation because following scope(s) are locked: '{scope}'. \
+                "The client '{}' with object id '{}' has permission to perform action '{action}' on scope '{scope}'; \
+                 however, the access is denied because of the deny assignment with name 'keep as it is' and Id \
+                 '{}' at the scope of the resource group.",
+                self.sign_in.client_id(),
+                self.sign_in.object_id(),
+                super::azure_access::DENIAL
+            );
+            return Err(ArmFailure::new(403, "DenyAssignmentAuthorizationFailed", text));
+        }
+        if changes && let Some(locked) = self.access.locked(environment, scope) {
+            let text = format!(
+                "The scope '{scope}' cannot perform write operation because following scope(s) are locked: '{locked}'. \
                  Please remove the lock and try again."
             );
             return Err(ArmFailure::new(409, "ScopeLocked", text));
@@ -136,13 +147,14 @@ pub(crate) fn environment_of<'a>(
         })
 }
 
+/// The id of an environment's resource group.
+pub(crate) fn group_id(environment: &Environment) -> String {
+    format!("/subscriptions/{}/resourceGroups/{}", environment.subscription, environment.resource_group())
+}
+
 /// The id of a resource in an environment's group; `path` is `Microsoft.Web/sites/mindwell-dev-api`.
 pub(crate) fn resource_id(environment: &Environment, path: &str) -> String {
-    format!(
-        "/subscriptions/{}/resourceGroups/{}/providers/{path}",
-        environment.subscription,
-        environment.resource_group()
-    )
+    format!("{}/providers/{path}", group_id(environment))
 }
 
 /// The region's two spellings: a resource says the first, a polling URL the second.

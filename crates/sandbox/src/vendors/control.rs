@@ -14,21 +14,27 @@ use super::Vendors;
 /// | | `property` | `{"pointer": "/properties/backup/backupRetentionDays", "value": 7}` |
 /// | | `fail_next` | `{"code", "message", "applied"}`: how the next operation ends; `applied` changes the password all the same |
 /// | | `deny` | the actions and data actions that the caller lacks, for Key Vault and App Service too |
-/// | | `lock` | `"ReadOnly"`, `"CanNotDelete"` or null |
+/// | | `deny_assignment` | `{"actions", "whom"?}` for `"everybody"`, a `"group"` or the `"others"`; null removes it |
+/// | | `lock` | `"ReadOnly"`, `"CanNotDelete"` or null: of the resource group, else `{"level", "at"}`, at the `"subscription"`, `"server"`, `"application"` or `"vault"` |
 /// | | `tokens_expired` | null |
 /// | `sign_in` | `secret_expired`, `assertions_expired` | `true` or `false` |
 /// | | `job` | the subject of the GitHub job's id tokens |
 /// | | `identity` | whether the machine has a managed identity |
 /// | `key_vault` | `deleted`, `disabled`, `removed` | a secret's name: soft-deleted, latest version disabled, never been |
+/// | | `recovered`, `enabled` | a secret's name: what undoes the first two |
+/// | | `attributes` | `{"secret", "nbf"?, "exp"?}`: the latest version's dates in seconds |
+/// | | `tags` | `{"secret", "tags"}`: those of the latest version |
 /// | | `value` | `{"secret", "value"}`: a version made by somebody else |
 /// | | `firewall` | `true` or `false` |
 /// | | `access_policy` | the caller's secret permissions, or null for roles |
 /// | `app_service` | `app` | the name of a further application, which begins with the configuration of the first |
 /// | | `slot` | a slot's name, or `{"app", "slot"}` |
+/// | | `slot_removed` | a slot's name, or `{"app", "slot"}` |
 /// | | `setting` | `{"app"?, "slot"?, "name", "value"}`; null removes it |
 /// | | `reference` | `{"app"?, "slot"?, "name"?, "secret", "version"?}`: the setting becomes a Key Vault reference |
 /// | | `connection_string` | `{"app"?, "slot"?, "name", "value", "type"?}`; null removes it |
-/// | | `basic_auth`, `stopped` | `true` or `false` |
+/// | | `basic_auth`, `stopped`, `logs_off` | `true` or `false` |
+/// | | `sticky` | the names of the settings that stay with their slot |
 /// | `github` | `deny` | permissions such as `"secrets=write"` |
 /// | | `scopes` | those of the classic token |
 /// | | `run` | the status of a workflow run that appears: `"queued"`, `"in_progress"` |

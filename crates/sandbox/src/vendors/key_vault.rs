@@ -118,6 +118,12 @@ impl KeyVault {
             "enablePurgeProtection": true,
             "vaultUri": format!("{}/", self.vault_url(name)),
             "provisioningState": "Succeeded",
+            "networkAcls": {
+                "bypass": "AzureServices",
+                "defaultAction": if vault.behind_firewall { "Deny" } else { "Allow" },
+                "ipRules": [],
+                "virtualNetworkRules": [],
+            },
             "publicNetworkAccess": "Enabled",
         }))
     }
@@ -195,7 +201,11 @@ impl KeyVault {
             }
             "removed" => drop(vault.secrets.remove(&name).ok_or("no such secret")?),
             "deleted" => vault.secret(&name)?.delete(),
+            "recovered" => vault.secret(&name)?.restore(),
             "disabled" => vault.secret(&name)?.latest_mut().enabled = false,
+            "enabled" => vault.secret(&name)?.latest_mut().enabled = true,
+            "attributes" => vault.secret(&name)?.latest_mut().date(&value["nbf"], &value["exp"]),
+            "tags" => vault.secret(&name)?.latest_mut().tag(&value["tags"]),
             other => return Err(format!("key_vault can't set {other:?}")),
         }
         Ok(())
@@ -231,13 +241,16 @@ impl Vault {
             return Err(Failure::inner(403, "Forbidden", "AccessDenied", text));
         }
         let action = format!("Microsoft.KeyVault/vaults/secrets/{data_action}");
-        if access.allows(&self.environment, &action) {
+        let forbidden = access.forbids(&self.environment, &action);
+        if access.allows(&self.environment, &action) && !forbidden {
             return Ok(());
         }
+        let assignment = if forbidden { "(found)" } else { "(not found)" };
+        let denial = if forbidden { super::azure_access::DENIAL } else { "null" };
         let text = format!(
             "Caller is not authorized to perform action on resource.\r\nIf role assignments, deny assignments or role \
              definitions were changed recently, please observe propagation time.\r\nCaller: appid={client}\r\nAction: \
-             '{action}'\r\nAssignment: (not found)\r\nVault: {vault};location=westeurope"
+             '{action}'\r\nAssignment: {assignment}\r\nDenyAssignmentId: {denial}\r\nVault: {vault};location=westeurope"
         );
         Err(Failure::inner(403, "Forbidden", "ForbiddenByRbac", text))
     }

@@ -18,8 +18,10 @@ use axum::response::Response;
 use serde_json::{Value, json};
 
 use self::servers::{Operation, Server};
-use super::azure_access::AzureAccess;
-use super::azure_arm::{ArmCall, ArmFailure, ArmGate, REGION, environment_of, resource_id, subscriptions};
+use super::azure_access::{AzureAccess, Denial, Lock, Whom};
+use super::azure_arm::{
+    ArmCall, ArmFailure, ArmGate, REGION, environment_of, group_id, resource_id, subscriptions,
+};
 use super::azure_sign_in::{Audience, AzureSignIn, Refusal};
 use super::call::{Call, lock, random_guid, reply, with_header};
 use super::{AppService, Endpoints, Environment, KeyVault, Latency, ServerControl, World};
@@ -79,7 +81,8 @@ impl ResourceManager {
                     actions.iter().filter_map(|action| action.as_str().map(str::to_owned)).collect();
                 self.access.deny(&environment.name, actions);
             }
-            "lock" => self.access.set_lock(&environment.name, value.as_str().map(str::to_owned)),
+            "deny_assignment" => self.access.set_denial(&environment.name, denial(value)?),
+            "lock" => self.access.set_lock(&environment.name, wanted_lock(environment, value)?),
             "tokens_expired" => self.sign_in.expire_tokens(),
             _ => {
                 let mut servers = lock(&self.servers);
@@ -92,6 +95,43 @@ impl ResourceManager {
         }
         Ok(())
     }
+}
+
+/// `{"actions": [..], "whom"?: "everybody" | "group" | "others"}`, or null for none.
+fn denial(value: &Value) -> Result<Option<Denial>, String> {
+    if value.is_null() {
+        return Ok(None);
+    }
+    let actions = value["actions"].as_array().ok_or("deny_assignment takes {actions, whom?}")?;
+    let whom = match value["whom"].as_str() {
+        None | Some("everybody") => Whom::Everybody,
+        Some("group") => Whom::Group,
+        Some("others") => Whom::Others,
+        Some(other) => return Err(format!("a deny assignment does not mean {other:?}")),
+    };
+    let actions = actions.iter().filter_map(|action| action.as_str().map(str::to_owned)).collect();
+    Ok(Some(Denial { actions, whom }))
+}
+
+/// A level alone for the environment's resource group, or `{"level", "at"}`, or null for none.
+fn wanted_lock(environment: &Environment, value: &Value) -> Result<Option<Lock>, String> {
+    let Some(level) = value.as_str().or_else(|| value["level"].as_str()) else { return Ok(None) };
+    let scope = match value["at"].as_str() {
+        None | Some("group") => group_id(environment),
+        Some("subscription") => format!("/subscriptions/{}", environment.subscription),
+        Some("server") => {
+            let name = environment.server();
+            resource_id(environment, &format!("Microsoft.DBforPostgreSQL/flexibleServers/{name}"))
+        }
+        Some("application") => {
+            resource_id(environment, &format!("Microsoft.Web/sites/{}", environment.app()))
+        }
+        Some("vault") => {
+            resource_id(environment, &format!("Microsoft.KeyVault/vaults/{}", environment.vault()))
+        }
+        Some(other) => return Err(format!("there is nothing to lock at {other:?}")),
+    };
+    Ok(Some(Lock { level: level.to_owned(), scope }))
 }
 
 async fn serve(State(service): State<Arc<ResourceManager>>, request: Request) -> Response {
@@ -239,27 +279,28 @@ impl ResourceManager {
 
     fn authorization(&self, what: &str, target: &ArmCall<'_>) -> Result<Response, ArmFailure> {
         let environment = &target.environment.name;
-        match (target.call.method.as_str(), what) {
-            ("GET", "permissions") => Ok(reply(200, self.access.permissions(environment))),
-            ("GET", "locks") => {
-                let locks: Vec<Value> = self
-                    .access
-                    .lock_level(environment)
-                    .map(|level| {
-                        let id = resource_id(target.environment, "Microsoft.Authorization/locks/keep");
-                        json!({
-                            "id": id,
-                            "type": "Microsoft.Authorization/locks",
-                            "name": "keep",
-                            "properties": {"level": level, "notes": "set in the sandbox"},
-                        })
-                    })
-                    .into_iter()
-                    .collect();
-                Ok(reply(200, json!({"value": locks})))
-            }
-            _ => Err(ArmFailure::no_such_path(target.call)),
+        let scope = target.scope().to_ascii_lowercase();
+        let scope = scope.split("/providers/microsoft.authorization/").next().unwrap_or_default();
+        let kind = match what {
+            "permissions" => "permissions",
+            "locks" => "locks",
+            "denyassignments" => "denyAssignments",
+            _ => return Err(ArmFailure::no_such_path(target.call)),
+        };
+        if target.call.method.as_str() != "GET" {
+            return Err(ArmFailure::no_such_path(target.call));
         }
+        let right = format!("Microsoft.Authorization/{kind}/read");
+        self.gate.admit(environment, &right, target.scope(), false)?;
+        let group = group_id(target.environment);
+        Ok(reply(
+            200,
+            match kind {
+                "permissions" => self.access.permissions(environment),
+                "locks" => self.access.locks(environment, scope),
+                _ => self.access.denials(environment, &group, self.sign_in.object_id()),
+            },
+        ))
     }
 
     fn vault(&self, target: &ArmCall<'_>, vault: &str) -> Result<Response, ArmFailure> {

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use pgrotate_core::journal::Outcome;
 use pgrotate_core::provider::{
-    Activation, Authority, Capabilities, Change, Consumer, Evidence, Finding, Inspection, Login, Recorder,
-    Seen, Sink, Story, Survey, Vault, VaultState, Verification, Verifier,
+    Activation, Authority, Capabilities, Census, Change, Consumer, Evidence, Finding, Inspection, Login,
+    Recorder, Seen, Sink, Story, Survey, Vantage, Vault, VaultState, Verification, Verifier,
 };
 use pgrotate_core::value::Update;
 use pgrotate_core::{CopyId, Error, Kind, Result, RunId, Secret, VersionId};
@@ -73,6 +73,7 @@ impl Registry for Fakes {
             Role::Consumer => &["app"],
             Role::Verification => &["command"],
             Role::Recorder => &["diary"],
+            Role::Vantage => &[],
         }
     }
 
@@ -98,6 +99,14 @@ impl Registry for Fakes {
 
     fn recorder(&self, wish: Wish<'_>, _: &Arc<Shared>) -> Built<dyn Recorder> {
         Ok(Fake::build(wish, "diary", self.kinds(Role::Recorder))?)
+    }
+
+    fn vantage(&self, _: Wish<'_>, _: &Arc<Shared>) -> Built<dyn Vantage> {
+        Err(BuildError::UnknownKind(&[]))
+    }
+
+    fn census(&self, _: &Arc<Shared>) -> Option<Box<dyn Census>> {
+        None
     }
 
     fn verifier(&self, shared: &Arc<Shared>) -> Box<dyn Verifier> {

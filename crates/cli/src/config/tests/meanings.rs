@@ -336,8 +336,8 @@ fn several_at_once() {
         : ^^^^|^^^
         :     `-- did you mean `waits_for`?
         `----
-      help: there are: kind, name, waits_for, place, resource_group, attempts, dialect, loud,
-            environment
+      help: there are: kind, name, waits_for, sessions, place, resource_group, attempts, dialect,
+            loud, environment
     "#);
 }
 

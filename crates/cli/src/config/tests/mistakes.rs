@@ -112,7 +112,8 @@ fn unknown_keys() {
     33 | kind = "app"
        `----
      help: there are: project, confirm, credentials_file, ca_file, environments, database, password,
-           azure, github, aws, onepassword, vault, authority, sinks, consumers, checks, records
+           azure, github, aws, onepassword, vault, authority, sinks, consumers, checks, records,
+           vantages, census, proven_first, proven_within
     "#);
     insta::assert_snapshot!(rejected(&with("value = \"{password}\"", "vlaue = \"{password}\"")), @r#"
      x no template variable {password} here; there are {ENV}, {env}, {group}

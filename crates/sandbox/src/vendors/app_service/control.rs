@@ -91,11 +91,26 @@ impl AppService {
                     None => drop(strings.remove(name)),
                 });
             }
-            "basic_auth" | "stopped" => {
+            "slot_removed" => {
+                let name =
+                    value.as_str().or(text("slot")).ok_or("slot_removed takes a name, or {app, slot}")?;
+                let SiteIndex(index) = self.meant(environment, text("app"), Some(name))?;
+                lock(&self.sites)[index].removed = true;
+            }
+            "sticky" => {
+                let SiteIndex(index) = self.meant(environment, None, None)?;
+                lock(&self.sites)[index].sticky["appSettingNames"] = value.clone();
+            }
+            "basic_auth" | "stopped" | "logs_off" => {
                 let truth = value.as_bool().ok_or_else(|| format!("{what} takes true or false"))?;
                 let SiteIndex(index) = self.meant(environment, None, None)?;
                 let site = &mut lock(&self.sites)[index];
-                *if what == "stopped" { &mut site.stopped } else { &mut site.basic_auth } = truth;
+                let switch = match what {
+                    "stopped" => &mut site.stopped,
+                    "logs_off" => &mut site.logs_off,
+                    _ => &mut site.basic_auth,
+                };
+                *switch = truth;
             }
             other => return Err(format!("app_service can't set {other:?}")),
         }
@@ -125,7 +140,7 @@ impl AppService {
             let mut sites = lock(&self.sites);
             let new = make(&sites[from.0]);
             // By the label, because host names are made of it.
-            if sites.iter().any(|site| site.label().eq_ignore_ascii_case(&new.label())) {
+            if sites.iter().any(|site| !site.removed && site.label().eq_ignore_ascii_case(&new.label())) {
                 return Err(format!("there is a site {} already", new.full_name()));
             }
             sites.push(new);

@@ -38,7 +38,11 @@ async fn serve(State(service): State<Arc<AppService>>, request: Request) -> Resp
     if !admits(&service, &call, label) {
         return with_header(empty(401), "www-authenticate", "Basic realm=\"site\"");
     }
-    let Some((app, has_process)) = site(&service, label) else { return empty(404) };
+    let Some((app, has_process, right)) = site(&service, label) else { return empty(404) };
+    // Whom the resource manager does not let publish, Kudu does not let in.
+    if call.basic().is_none() && !right {
+        return empty(403);
+    }
     match (call.method.as_str(), call.segments().as_slice()) {
         ("GET", ["logstream", ..] | ["api", "logstream", ..]) if !has_process => log_stream(Vec::new(), None),
         ("GET", ["logstream", ..] | ["api", "logstream", ..]) => {
@@ -89,11 +93,14 @@ fn admits(service: &AppService, call: &Call, label: &str) -> bool {
     site.is_some_and(|site| site.accepts_basic(&user, &password))
 }
 
-/// The application of a host name's first label, and whether a process stands behind it.
-fn site(service: &AppService, label: &str) -> Option<(String, bool)> {
+/// The application of a host name's first label, whether a process stands behind it, and whether the caller's roles let
+/// in ("Kudu service overview": it takes the right to publish).
+fn site(service: &AppService, label: &str) -> Option<(String, bool, bool)> {
     let sites = lock(&service.sites);
-    let site = sites.iter().find(|site| site.label().eq_ignore_ascii_case(label))?;
-    Some((site.app.clone(), site.has_process()))
+    let site = sites.iter().find(|site| !site.removed && site.label().eq_ignore_ascii_case(label))?;
+    let action = format!("{}/publish/Action", site.kind());
+    let right = service.gate.admit(&site.environment.name, &action, &site.id(), false).is_ok();
+    Some((site.app.clone(), site.has_process(), right))
 }
 
 /// The recent lines and then every line as it comes, each with the time at which it was printed.

@@ -30,6 +30,10 @@ pub(super) struct Site {
     /// What the SCM site's Basic authentication takes.
     pub(super) publishing: Publishing,
     pub(super) stopped: bool,
+    /// Neither the application's output nor the web server's is kept.
+    pub(super) logs_off: bool,
+    /// Somebody has removed it. Its place in the list stays.
+    pub(super) removed: bool,
     /// The settings that were there from the beginning and are no copies.
     pub(super) bystanders: BTreeSet<String>,
     /// How often each setting has been changed, and each connection string: its name follows [`STRINGS`].
@@ -90,6 +94,8 @@ impl Site {
             basic_auth: false,
             publishing: Publishing::new(&environment.app(), None),
             stopped: false,
+            logs_off: false,
+            removed: false,
             generation: 0,
             running: None,
             restarts: Restarts::default(),
@@ -135,7 +141,7 @@ impl Site {
     }
 
     pub(super) fn is_in(&self, environment: &Environment) -> bool {
-        self.environment.name == environment.name
+        !self.removed && self.environment.name == environment.name
     }
 
     /// Changes the settings and tells whether that made a difference.
@@ -287,8 +293,9 @@ impl Site {
                 "keyVaultReferenceIdentity": "SystemAssigned",
             }),
             _ => json!({
-                "applicationLogs": {"fileSystem": {"level": "Information"}},
-                "httpLogs": {"fileSystem": {"retentionInMb": 35, "retentionInDays": 3, "enabled": true}},
+                "applicationLogs": {"fileSystem": {"level": if self.logs_off { "Off" } else { "Information" }}},
+                "httpLogs":
+                    {"fileSystem": {"retentionInMb": 35, "retentionInDays": 3, "enabled": !self.logs_off}},
                 "failedRequestsTracing": {"enabled": false},
                 "detailedErrorMessages": {"enabled": false},
             }),

@@ -122,6 +122,17 @@ impl Version {
         self.expires = attributes["exp"].as_i64().or(self.expires);
     }
 
+    /// Sets its dates; null takes one away.
+    pub(super) fn date(&mut self, not_before: &Value, expires: &Value) {
+        self.not_before = not_before.as_i64();
+        self.expires = expires.as_i64();
+    }
+
+    /// Replaces its tags.
+    pub(super) fn tag(&mut self, tags: &Value) {
+        self.tags = tags.clone();
+    }
+
     fn attributes(&self) -> Value {
         let mut attributes = json!({
             "enabled": self.enabled,
@@ -180,6 +191,11 @@ impl Secret {
 
     pub(super) fn delete(&mut self) {
         self.stage = Stage::Deleted(Timestamp::now());
+    }
+
+    /// What a recovery ends with.
+    pub(super) fn restore(&mut self) {
+        self.stage = Stage::Live;
     }
 
     pub(super) fn latest(&self) -> &Version {

@@ -14,6 +14,14 @@ from sqlalchemy.pool import NullPool
 # A health check that hangs is an answer too late: whoever asked has gone.
 CONNECT_TIMEOUT_S = 5
 PROBE_TIMEOUT_S = 8
+# What the server's administrator sees in pg_stat_activity.
+NAME = "mindwell-api"
+PROBE_NAME = "mindwell-api probe"
+
+
+def connect_args(name: str) -> dict[str, object]:
+    """What asyncpg is told beside the URL."""
+    return {"timeout": CONNECT_TIMEOUT_S, "server_settings": {"application_name": name}}
 
 
 class Database:
@@ -27,15 +35,20 @@ class Database:
             max_overflow=5,
             pool_pre_ping=True,
             hide_parameters=True,
-            connect_args={"timeout": CONNECT_TIMEOUT_S},
+            connect_args=connect_args(NAME),
         )
         self._fresh: AsyncEngine = create_async_engine(
             url,
             poolclass=NullPool,
             hide_parameters=True,
-            connect_args={"timeout": CONNECT_TIMEOUT_S},
+            connect_args=connect_args(PROBE_NAME),
         )
         self.sessions = async_sessionmaker(self._pooled, expire_on_commit=False)
+
+    async def warm(self) -> None:
+        """Opens the pool's first connection, so that the first request need not; raises what the driver raised."""
+        async with self._pooled.connect() as connection:
+            await connection.execute(text("select 1"))
 
     async def probe(self) -> None:
         """Logs in afresh and runs a query; raises what the driver raised."""

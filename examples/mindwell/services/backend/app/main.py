@@ -1,5 +1,6 @@
 """The service itself: its endpoints, and what happens when it starts and stops."""
 
+import asyncio
 import logging
 import sys
 from collections.abc import AsyncIterator
@@ -29,19 +30,29 @@ def configure_logging() -> None:
     log.propagate = False
 
 
+async def warm(database: Database) -> None:
+    """Has a connection ready for the first request. Where there can be none, the health check says why."""
+    try:
+        await database.warm()
+    except Exception:
+        log.warning("no connection to the database yet")
+
+
 @asynccontextmanager
 async def lifespan(app: FastAPI) -> AsyncIterator[None]:
     """Reads the environment and builds the engines; a wrong environment ends the process here.
 
-    It does not log in: an instance that starts before its database is reachable should say so
+    It does not wait for a login: an instance that starts before its database is reachable should say so
     on /api/healthz, not die in a loop.
     """
     configure_logging()
     database = Database(settings.load().database_url)
     app.state.database = database
     app.state.started_at = datetime.now(timezone.utc)
+    warming = asyncio.create_task(warm(database))
     log.info("mindwell-api %s started", __version__)
     yield
+    warming.cancel()
     await database.close()
     log.info("mindwell-api stopped")
 
