@@ -257,6 +257,12 @@ impl Api {
             401 => error.because("GitHub does not accept the token").hint(
                 "it may be expired or revoked: renew GH_TOKEN, GITHUB_TOKEN or `gh auth login`, whichever is in use",
             ),
+            404 if lacked_scope(&headers).is_some() => {
+                let scope = lacked_scope(&headers).unwrap_or_default();
+                error
+                    .because(format!("the token lacks the scope {scope}, and GitHub shows it nothing here"))
+                    .hint(format!("gh auth refresh --scopes {scope}, or a token with that scope in GH_TOKEN"))
+            }
             403 => forbidden(error, &headers),
             404 | 410 => error
                 .because("GitHub has none, or does not show it to this token")
@@ -302,6 +308,14 @@ fn limited(
         return Some(error.because("GitHub asks for fewer requests at a time").later(Some(wait)));
     }
     None
+}
+
+/// The scope that a token with scopes would need here, where it has none of those that would do.
+fn lacked_scope(headers: &HeaderMap) -> Option<String> {
+    let held = list(header(headers, "x-oauth-scopes")?);
+    let accepted = header(headers, "x-accepted-oauth-scopes").filter(|text| is_list(text)).map(list)?;
+    let lacks = !accepted.iter().any(|scope| held.contains(scope));
+    accepted.into_iter().next().filter(|_| lacks)
 }
 
 fn forbidden(error: Error, headers: &HeaderMap) -> Error {

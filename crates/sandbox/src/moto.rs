@@ -162,6 +162,7 @@ async fn forwarded(upstream: &Upstream, request: Request) -> Result<Response<Bod
     // The answer is passed on whole, so its framing is ours.
     headers.remove(header::TRANSFER_ENCODING);
     headers.remove(header::CONNECTION);
+    upstream.aws.date(&mut headers);
     let mut body = answer.bytes().await.context(|| "moto's answer broke off".into())?;
     if let Some(target) = target
         && let Some(like_aws) = as_aws_answers(&body, |members| upstream.aws.complete(&target, members))

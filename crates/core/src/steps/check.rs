@@ -430,7 +430,7 @@ mod tests {
     use crate::env::testing::{ManualClock, SeededEntropy};
     use crate::env::{Clock, Entropy};
     use crate::memory;
-    use crate::provider::{Capabilities, Recorder, Seen, Sink, Story};
+    use crate::provider::{Capabilities, Evidence, Overheard, Recorder, Seen, Sink, Story, Verification};
     use crate::value::{Template, Update};
 
     /// A copy that points at another one, with what its own check found.
@@ -507,6 +507,51 @@ mod tests {
         assert_eq!((astray[0].severity, astray[0].subject.as_str()), (Severity::Blocks, "app:url"));
         assert!(astray[0].what.contains("memory:elsewhere") && astray[0].mend.is_some());
         assert_eq!(pointing("memory:elsewhere", Some(Severity::Blocks)).len(), 1, "one reason is enough");
+    }
+
+    /// A verification that tries itself out.
+    struct Tried;
+
+    #[async_trait]
+    impl Verification for Tried {
+        fn id(&self) -> &'static str {
+            "tried"
+        }
+        async fn try_out(&self, present: &Present<'_>) -> Result<Vec<Finding>> {
+            assert_eq!(present.url.expose(), memory::url(present.password.expose()));
+            Ok(vec![Finding::new(Severity::Note, "tried", present.password.expose())])
+        }
+        async fn verify(&self, _: &Evidence<'_>) -> Result<Outcome> {
+            Err(Error::internal("a check verifies nothing"))
+        }
+    }
+
+    #[test]
+    fn verifications_try_themselves_out_where_the_password_of_now_works() {
+        let tried = |server: &str| {
+            let world = memory::world("x");
+            world.state().server = server.into();
+            let clock: Arc<dyn Clock> = Arc::new(ManualClock::at_second(0));
+            let entropy: Arc<dyn Entropy> = Arc::new(SeededEntropy::new(1));
+            let mut rotation = memory::rotation(&world, &clock, &entropy);
+            rotation.verifications.push(Box::new(Tried));
+            findings(&rotation, None).into_iter().find(|finding| finding.subject == "tried")
+        };
+        assert_eq!(tried("x").unwrap().what, "x");
+        assert_eq!(tried("another"), None, "that the login is refused says it all");
+    }
+
+    #[test]
+    fn what_is_overheard_is_said_with_the_rest() {
+        struct Clocks;
+        impl Overheard for Clocks {
+            fn findings(&self) -> Vec<Finding> {
+                vec![Finding::new(Severity::Blocks, "clock", "it is late")]
+            }
+        }
+        let mut rotation = rotation();
+        rotation.around.overheard = Some(Arc::new(Clocks));
+        assert_eq!(findings(&rotation, None)[0].subject, "clock");
     }
 
     #[test]

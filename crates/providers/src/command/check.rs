@@ -359,6 +359,52 @@ mod tests {
         }
     }
 
+    /// Alembic, as far as it is asked: what it prints for `current` and for `heads`.
+    async fn tried(current: &str, heads: &str) -> Vec<Finding> {
+        let folder = tempfile::tempdir().unwrap();
+        let program = folder.path().join("alembic");
+        let script = format!(
+            "#!/bin/sh\ncase \"$3\" in\ncurrent) {current} ;;\nheads) {heads} ;;\n*) exit 9 ;;\nesac\n"
+        );
+        std::fs::write(&program, script).unwrap();
+        std::fs::set_permissions(&program, PermissionsExt::from_mode(0o755)).unwrap();
+        let options = Options {
+            directory: folder.path().to_str().unwrap().to_owned(),
+            command: ["./alembic", "-c", "a.ini", "upgrade", "head"].map(str::to_owned).to_vec(),
+            environment: [("URL", "{database_url}"), ("PLAIN", "x")]
+                .map(|(n, v)| (n.into(), v.into()))
+                .into(),
+            timeout_s: 2,
+        };
+        let check =
+            CommandCheck::new(Some("alembic".into()), options, fake::shared(Vendors::default(), "")).unwrap();
+        assert_eq!(check.check().await, Ok(Vec::new()));
+        let (password, url) = (Secret::new(PASSWORD), Secret::new(format!("postgresql://u:{PASSWORD}@h/d")));
+        check.try_out(&Present { password: &password, url: &url }).await.unwrap()
+    }
+
+    #[tokio::test]
+    async fn alembic_is_tried_out_with_the_password_of_now_and_never_with_its_own_command() {
+        let with_url = format!("test \"$URL\" = postgresql://u:{PASSWORD}@h/d && echo '0002 (head)'");
+        let without = "test -z \"$URL\" && test \"$PLAIN\" = x && echo '0002 (head)'";
+        assert_eq!(tried(&with_url, without).await, []);
+        let pending = tried("echo 0001", "echo '0002 (head)'").await;
+        assert!(pending.len() == 1 && pending[0].what.contains("at 0001"), "{pending:?}");
+        assert_eq!(pending[0].severity, Severity::Warning);
+        let blind = tried("echo 0001", "exit 1").await;
+        assert_eq!((blind.len(), blind[0].severity), (1, Severity::Unseen));
+    }
+
+    #[tokio::test]
+    async fn what_alembic_can_not_do_now_blocks_and_shows_no_password() {
+        let broken = tried("echo \"can't use $URL\" >&2; exit 255", "echo 0002").await;
+        let [finding] = &broken[..] else { panic!("{broken:?}") };
+        assert_eq!(finding.severity, Severity::Blocks);
+        assert!(finding.what.contains("exit status 255") && !finding.what.contains(PASSWORD), "{finding:?}");
+        let slow = tried("sleep 60", "echo 0002").await;
+        assert!(slow[0].severity == Severity::Unseen && slow[0].what.contains("after 2 s"), "{slow:?}");
+    }
+
     #[tokio::test]
     async fn a_program_is_relative_to_its_directory() {
         let folder = tempfile::tempdir_in(".").unwrap();

@@ -9,6 +9,7 @@ use std::sync::Mutex;
 
 use axum::body::Body;
 use axum::http::{HeaderMap, HeaderValue, Response, StatusCode, header};
+use jiff::{SignedDuration, Timestamp};
 use serde_json::{Map, Value, json};
 
 use super::call::{lock, random_hex};
@@ -17,6 +18,8 @@ use super::call::{lock, random_hex};
 const KEY: &str = "00000000-0000-0000-0000-00000000ca11";
 /// Whoever calls moto.
 const CALLER: &str = "arn:aws:sts::123456789012:user/moto";
+/// How far off a signature may be.
+const SKEW: SignedDuration = SignedDuration::from_mins(5);
 /// Operations that need the key.
 const WITH_KEY: [(&str, &str, &str); 2] =
     [("GetSecretValue", "DecryptionFailure", "decrypt"), ("PutSecretValue", "EncryptionFailure", "encrypt")];
@@ -34,6 +37,8 @@ struct State {
     key: Option<String>,
     /// The secrets' own policy.
     policy: Option<String>,
+    /// How far AWS's clock is ahead of this machine's.
+    clock_ahead: SignedDuration,
 }
 
 impl Aws {
@@ -52,6 +57,10 @@ impl Aws {
             "described" => state.described = value.as_object().cloned().unwrap_or_default(),
             "key" => state.key = text(),
             "policy" => state.policy = text(),
+            "clock_ahead_s" => {
+                let seconds = value.as_i64().ok_or("clock_ahead_s takes seconds")?;
+                state.clock_ahead = SignedDuration::from_secs(seconds);
+            }
             other => return Err(format!("aws can't set {other:?}")),
         }
         Ok(())
@@ -60,10 +69,19 @@ impl Aws {
     /// The answer to a request, where it is not moto's to give.
     pub(crate) fn answer(&self, headers: &HeaderMap, body: &[u8]) -> Option<Response<Body>> {
         let state = lock(&self.0);
-        match headers.get("x-amz-target").and_then(|target| target.to_str().ok()) {
+        let target = headers.get("x-amz-target").and_then(|target| target.to_str().ok());
+        let mut answer = match target {
+            _ if state.clock_ahead.abs() > SKEW => Some(skewed(target.is_some())),
             Some(target) => state.answer_json(target),
             None => state.answer_query(body),
-        }
+        }?;
+        state.date(answer.headers_mut());
+        Some(answer)
+    }
+
+    /// Dates an answer of moto's by AWS's clock.
+    pub(crate) fn date(&self, headers: &mut HeaderMap) {
+        lock(&self.0).date(headers);
     }
 
     /// What AWS says beside moto in the answer to this operation.
@@ -80,6 +98,16 @@ impl Aws {
 }
 
 impl State {
+    fn date(&self, headers: &mut HeaderMap) {
+        let now = Timestamp::now() + self.clock_ahead;
+        let date = now.strftime("%a, %d %b %Y %H:%M:%S GMT").to_string();
+        if let Ok(date) = HeaderValue::from_str(&date)
+            && !self.clock_ahead.is_zero()
+        {
+            headers.insert(header::DATE, date);
+        }
+    }
+
     fn answer_json(&self, target: &str) -> Option<Response<Body>> {
         let (service, operation) = target.rsplit_once('.')?;
         let prefix = if service == "TrentService" { "kms" } else { "secretsmanager" };
@@ -156,6 +184,22 @@ const IAM: &str = "https://iam.amazonaws.com/doc/2010-05-08/";
 fn request_id() -> String {
     let random = random_hex(16);
     format!("{}-{}-{}-{}-{}", &random[..8], &random[8..12], &random[12..16], &random[16..20], &random[20..])
+}
+
+/// What is signed too early or too late is refused, in the words of each protocol.
+fn skewed(json: bool) -> Response<Body> {
+    let message = "Signature expired: it is now more than 5 min. from the time of the request.";
+    if json {
+        return failure("InvalidSignatureException", message);
+    }
+    xml(
+        StatusCode::FORBIDDEN,
+        &format!(
+            "<ErrorResponse><Error><Type>Sender</Type><Code>SignatureDoesNotMatch</Code><Message>{message}</Message></Error>\
+         <RequestId>{}</RequestId></ErrorResponse>",
+            request_id()
+        ),
+    )
 }
 
 /// `DescribeKey`'s answer.

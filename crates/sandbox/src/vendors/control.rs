@@ -52,9 +52,11 @@ use super::Vendors;
 /// | | `app_tokens_expired` | null: every token of the installation has ended |
 /// | `aws` | `deny` | actions that no policy allows the caller, such as `"secretsmanager:PutSecretValue"` |
 /// | | `described` | what `DescribeSecret` says beside: `{"RotationEnabled": true}`, `{"DeletedDate": 1.0}`; null |
+/// | | `clock_ahead_s` | how many seconds AWS's clock is ahead; from 301 on it refuses what is signed |
 /// | | `key` | the state of a key of the caller's own: `"Enabled"`, `"Disabled"`; null for AWS's |
 /// | | `policy` | the secrets' own policy as a text, or null |
 /// | `onepassword` | `ambiguous`, `missing`, `archived` | null: another item of the title; no item; archived |
+/// | | `restored` | null: the items as they were before any of these |
 /// | | `read_only` | `true` or `false` |
 /// | | `password` | a value that somebody else puts into the item |
 pub(crate) fn apply(vendors: &Vendors, request: &Value) -> Result<(), String> {
