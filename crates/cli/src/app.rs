@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use pgrotate_core::env::{Clock, Entropy};
 use pgrotate_core::observer::Observer;
@@ -105,6 +106,19 @@ impl App {
     /// Whether the process has been asked to stop.
     pub(crate) fn stopping(&self) -> bool {
         self.stop.load(Ordering::Relaxed)
+    }
+
+    /// Waits, and tells whether the process was asked to stop meanwhile.
+    pub(crate) async fn stopping_within(&self, time: Duration) -> bool {
+        const NAP: Duration = Duration::from_millis(200);
+        let until = self.clock.uptime() + time;
+        loop {
+            let left = until.saturating_sub(self.clock.uptime());
+            if self.stopping() || left.is_zero() {
+                return self.stopping();
+            }
+            self.clock.sleep(left.min(NAP)).await;
+        }
     }
 
     /// The run that a command means: the one named, or the only one that is not over.

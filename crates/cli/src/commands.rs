@@ -9,6 +9,7 @@ mod history;
 mod init;
 mod man;
 mod plan;
+mod repair;
 mod resume;
 mod rollback;
 mod rotate;
@@ -28,6 +29,7 @@ pub(crate) enum Command {
     Plan(plan::Args),
     Consumers(consumers::Args),
     Rotate(rotate::Args),
+    Repair(repair::Args),
     Resume(resume::Args),
     Abort(abort::Args),
     Rollback(rollback::Args),
@@ -46,6 +48,7 @@ pub(crate) async fn run(app: &App, command: Command) -> Result<Status, Failure> 
         Command::Consumers(args) => consumers::run(app, args).await,
         Command::Plan(args) => plan::run(app, args).await,
         Command::Rotate(args) => rotate::run(app, args).await,
+        Command::Repair(args) => repair::run(app, args).await,
         Command::Resume(args) => resume::run(app, args).await,
         Command::Abort(args) => abort::run(app, args).await,
         Command::Rollback(args) => rollback::run(app, args).await,

@@ -218,6 +218,7 @@ impl Config {
             verifications: parts.verifications.into_iter().map(|own| own.value).collect(),
             soak: None,
             back: None,
+            repair: None,
             recorders: parts.recorders.into_iter().map(|own| own.value).collect(),
             around: Surroundings {
                 census: self.registry.census(&shared),

@@ -56,6 +56,13 @@ pub(crate) fn bold(text: &str) -> String {
     styled(BOLD, text)
 }
 
+/// Makes room for a new picture, where there is a screen.
+pub(crate) fn clear() {
+    if std::io::stdout().is_terminal() {
+        out("\x1b[2J\x1b[H");
+    }
+}
+
 /// Says something that a person should know.
 pub(crate) fn warning(text: &str) {
     err(&format!("{} {text}\n", styled(YELLOW, "warning:")));
@@ -141,6 +148,7 @@ pub(crate) fn summary(state: &RunState, end: &End) {
     match end {
         End::Done => {
             let what = match state.plan().back() {
+                None if !state.plan().changes_password() => "put right and proven".to_owned(),
                 None => "rotated and proven".to_owned(),
                 Some(back) => format!("the password from before {} is back and proven", back.run),
             };

@@ -6,6 +6,7 @@ use serde::Serialize;
 
 use crate::error::Result;
 use crate::ids::{CopyId, Environment, VersionId};
+use crate::past::Published;
 use crate::provider::{Content, Entry, Login, VaultState};
 use crate::rotation::{Copy, Rotation};
 use crate::secret::{Fingerprint, Secret};
@@ -40,6 +41,9 @@ pub struct CopyStatus {
     pub fingerprint: Option<Fingerprint>,
     /// When it was last written, if the store says so.
     pub updated_at: Option<Timestamp>,
+    /// The last run that wrote it, and when, as the journal knows it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub changed_by: Option<Published>,
     /// What a person may want to know.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub note: Option<String>,
@@ -181,6 +185,7 @@ fn vault_copy(
         version: state.version.clone(),
         fingerprint: known.and_then(|known| known.current.clone()),
         updated_at: state.updated_at,
+        changed_by: None,
         note,
     }
 }
@@ -192,6 +197,7 @@ fn copy_status(
     known: Option<&Known>,
 ) -> CopyStatus {
     let id = copy.sink.id().clone();
+    let changed_by = rotation.around.past.published.get(&id).cloned();
     let seen = match seen {
         Ok(seen) => seen,
         Err(error) => {
@@ -202,6 +208,7 @@ fn copy_status(
                 version: None,
                 fingerprint: None,
                 updated_at: None,
+                changed_by,
                 note,
             };
         }
@@ -215,7 +222,15 @@ fn copy_status(
         }
         Content::Absent => (State::Stale, None, Some("there is nothing".to_owned())),
     };
-    CopyStatus { id, state, version: seen.version, fingerprint, updated_at: seen.updated_at, note }
+    CopyStatus {
+        id,
+        state,
+        version: seen.version,
+        fingerprint,
+        updated_at: seen.updated_at,
+        changed_by,
+        note,
+    }
 }
 
 /// A copy with the right password and the wrong host is stale too.

@@ -338,7 +338,8 @@ impl<'a> Executor<'a> {
             Ok(outcome) => {
                 let elapsed = now.duration_since(began).unsigned_abs();
                 self.notice(ledger.state, &Progress::StepFinished { step, outcome: &outcome, elapsed });
-                ledger.note(now, Event::StepFinished { step: step.id.clone(), outcome })?;
+                ledger
+                    .note(now, Event::StepFinished { step: step.id.clone(), outcome: Box::new(outcome) })?;
                 return Ok(Verdict::Settled);
             }
             Err(error) => error,

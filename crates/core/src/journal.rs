@@ -59,7 +59,7 @@ pub enum Event {
         /// Which.
         step: StepId,
         /// What came of it.
-        outcome: Outcome,
+        outcome: Box<Outcome>,
     },
     /// A try of a step failed.
     StepFailed {

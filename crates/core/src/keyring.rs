@@ -40,6 +40,18 @@ impl Keys {
             _ => None,
         }
     }
+
+    /// The passwords of a run that brings none: the current one, as the check has found it.
+    fn unchanged(run: &RunState, state: VaultState, key: &FingerprintKey) -> Option<Self> {
+        let found = run.outcome_of("check").and_then(|outcome| outcome.previous.as_ref());
+        let current = state.current?.secret;
+        let same = found.is_none_or(|found| key.fingerprint(&current) == *found);
+        same.then(|| Self {
+            next: current,
+            previous: state.previous.map(|entry| entry.secret),
+            promoted: true,
+        })
+    }
 }
 
 /// Fetches a run's passwords once per process.
@@ -57,6 +69,13 @@ impl Keyring {
             && *run == state.run
         {
             return Ok(Arc::clone(keys));
+        }
+        if !state.plan().changes_password() {
+            let keys = Keys::unchanged(state, vault.read().await?, key);
+            let keys = keys.ok_or_else(|| {
+                lost(vault, state.run, "it calls another password current than at the check")
+            })?;
+            return Ok(self.keep(state.run, keys));
         }
         let staged = state.outcome_of("stage").and_then(|outcome| outcome.fingerprint.as_ref());
         let is_staged = |secret: &Secret| staged.is_none_or(|staged| key.fingerprint(secret) == *staged);

@@ -369,6 +369,7 @@ pub fn rotation(memory: &Memory, clock: &Arc<dyn Clock>, entropy: &Arc<dyn Entro
         verifications: vec![Box::new(memory.clone())],
         soak: None,
         back: None,
+        repair: None,
         recorders: vec![Box::new(memory.clone())],
         around: Surroundings::default(),
         key: FingerprintKey::new([1; 32]),

@@ -131,8 +131,8 @@ impl Forerunner {
 fn words(time: Duration) -> String {
     let seconds = time.as_secs();
     let (number, unit) = match seconds {
-        _ if seconds % 86_400 == 0 => (seconds / 86_400, "day"),
-        _ if seconds % 3_600 == 0 => (seconds / 3_600, "hour"),
+        _ if seconds.is_multiple_of(86_400) => (seconds / 86_400, "day"),
+        _ if seconds.is_multiple_of(3_600) => (seconds / 3_600, "hour"),
         _ => (seconds / 60, "minute"),
     };
     let plural = if number == 1 { "" } else { "s" };

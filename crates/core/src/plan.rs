@@ -23,6 +23,8 @@ pub const FORMAT: u16 = 1;
 pub enum StrategyName {
     /// One role: its password changes, and consumers follow.
     InPlace,
+    /// No password changes: copies that have drifted are brought in line with the vault of record.
+    Repair,
 }
 
 /// What a step does. The names are those of the contract's table.
@@ -229,6 +231,20 @@ impl Plan {
     /// The steps of one kind.
     pub fn of_kind<'a>(&'a self, kind: &'a str) -> impl Iterator<Item = &'a Step> {
         self.steps.iter().filter(move |step| step.action.kind() == kind)
+    }
+
+    /// Whether it brings another password. What does not puts copies right.
+    pub fn changes_password(&self) -> bool {
+        self.steps.iter().any(|step| step.action == Action::Install)
+    }
+
+    /// The copies that it puts right, if it brings no other password.
+    pub fn repair(&self) -> Option<Vec<CopyId>> {
+        let copy = |step: &Step| match &step.action {
+            Action::Publish { copy } => Some(copy.clone()),
+            _ => None,
+        };
+        (!self.changes_password()).then(|| self.steps.iter().filter_map(copy).collect())
     }
 
     /// Where it leads back to, if it is a rollback.

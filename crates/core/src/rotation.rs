@@ -90,6 +90,8 @@ pub struct Rotation {
     pub soak: Option<Duration>,
     /// The earlier password that shall be brought back, instead of a new one.
     pub back: Option<Back>,
+    /// The copies that shall be put right with the current password, instead of a new one for all.
+    pub repair: Option<Vec<CopyId>>,
     /// The recorders.
     pub recorders: Vec<Box<dyn Recorder>>,
     /// Everything around.
@@ -148,7 +150,10 @@ impl Rotation {
 
     /// The steps that a rotation takes.
     pub fn plan(&self) -> Plan {
-        strategy::in_place::plan(&self.outline())
+        match &self.repair {
+            None => strategy::in_place::plan(&self.outline()),
+            Some(copies) => strategy::repair::plan(&self.outline(), copies),
+        }
     }
 
     /// Locks for [`Rotation::wholes`], from the copies themselves.
@@ -164,6 +169,15 @@ impl Rotation {
     /// Whether one of the copies is at this place.
     pub(crate) fn has_copy_at(&self, location: &str) -> bool {
         self.copies.iter().any(|copy| copy.sink.location() == location)
+    }
+
+    /// The copies that a run has to do with.
+    pub(crate) fn looked_at(&self) -> impl Iterator<Item = &Copy> {
+        let meant = |copy: &&Copy| match &self.repair {
+            Some(repair) => repair.contains(copy.sink.id()),
+            None => true,
+        };
+        self.copies.iter().filter(meant)
     }
 
     /// The copy of this id.

@@ -251,7 +251,7 @@ impl RunState {
             Event::StepStarted { step, attempt } => self.started(step, *attempt, record)?,
             Event::StepFinished { step, outcome } => {
                 let state = self.moved(step, StepMove::Finish, record)?;
-                state.outcome = Some(outcome.clone());
+                state.outcome = Some((**outcome).clone());
                 state.finished_at = Some(record.at);
                 state.error = None;
             }
@@ -371,9 +371,15 @@ impl RunState {
     }
 
     /// Whether the server may have the new password: from the first try of `install` that was
-    /// not answered with a clear no. Until a try that is in flight is answered, it counts.
+    /// not answered with a clear no. Until a try that is in flight is answered, it counts. Of a run that
+    /// brings no password: whether a copy may have been written.
     pub fn past_point_of_no_return(&self) -> bool {
-        self.steps().filter(|(step, _)| step.action == Action::Install).any(|(_, state)| {
+        let changes_password = self.plan().changes_password();
+        let point = |action: &Action| match changes_password {
+            true => *action == Action::Install,
+            false => matches!(action, Action::Publish { .. }),
+        };
+        self.steps().filter(|(step, _)| point(&step.action)).any(|(_, state)| {
             state.may_have_happened || matches!(state.status, StepStatus::InFlight | StepStatus::Done)
         })
     }

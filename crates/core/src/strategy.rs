@@ -1,3 +1,4 @@
 //! Strategies: pure functions from an outline to a plan.
 
 pub mod in_place;
+pub mod repair;

@@ -267,6 +267,8 @@ pub struct Update<'a> {
     pub url: &'a UrlTemplate,
     /// What a URL must point at.
     pub target: &'a Target,
+    /// Whether a URL that points elsewhere is written anew, instead of being refused.
+    pub anew: bool,
     /// The new password.
     pub password: &'a Secret,
     /// The versions that the run has written so far.
@@ -296,9 +298,11 @@ impl Update<'_> {
         };
         match self.template.read(present) {
             (_, Some(url)) => match url.disagreements(self.target).first() {
+                Some(_) if self.anew => Ok(self.url.render(self.target, self.password)),
                 Some(found) => Err(refuse(found.to_string())),
                 None => url.with_password(self.password),
             },
+            (Reading::Foreign(_), None) if self.anew => Ok(self.url.render(self.target, self.password)),
             (Reading::Foreign(why), None) => Err(refuse(why)),
             (Reading::Password(_), None) => Err(Error::internal("a URL template was read without its URL")),
         }
@@ -331,7 +335,7 @@ mod tests {
         versions: &'a BTreeMap<CopyId, VersionId>,
     ) -> Update<'a> {
         let run = "01ARZ3NDEKTSV4RRFFQ69G5FAV".parse().unwrap();
-        Update { run, copy, template, url, target, password, versions }
+        Update { run, copy, template, url, target, anew: false, password, versions }
     }
 
     #[test]

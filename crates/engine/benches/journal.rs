@@ -137,7 +137,10 @@ impl Lab {
                     let (step, outcome) = (step.id.clone(), Outcome::confirmed());
                     records
                         .push(record(records.len(), Event::StepStarted { step: step.clone(), attempt: 1 }));
-                    records.push(record(records.len(), Event::StepFinished { step, outcome }));
+                    records.push(record(
+                        records.len(),
+                        Event::StepFinished { step, outcome: Box::new(outcome) },
+                    ));
                 }
                 records.push(record(records.len(), Event::RunFinished { outcome: RunOutcome::Done }));
             }

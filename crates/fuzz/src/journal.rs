@@ -79,7 +79,7 @@ fn event(state: &RunState, what: u8, id: &StepId, which: usize) -> Event {
     match what % 16 {
         0..=3 => Event::StepStarted { attempt: state.step(id).attempts + 1, step },
         4 => Event::StepStarted { attempt: u32::from(what), step },
-        5..=8 => Event::StepFinished { step, outcome: Outcome::changed() },
+        5..=8 => Event::StepFinished { step, outcome: Box::new(Outcome::changed()) },
         9 => Event::StepFailed { step, error: error().unknown() },
         10 => Event::StepFailed { step, error: error() },
         11 => Event::StepParked { step },

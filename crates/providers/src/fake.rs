@@ -220,6 +220,7 @@ impl Job {
             template: &self.template,
             url: &self.url,
             target: &self.target,
+            anew: false,
             password: &self.password,
             versions: &self.versions,
         }

@@ -380,6 +380,7 @@ pub(crate) fn rotation(wire: &Wire, extras: Extras, back: Option<Back>) -> Rotat
         copies,
         verifications: vec![vendor()],
         back,
+        repair: None,
         soak: extras.soak.then(|| std::time::Duration::from_secs(60)),
         recorders,
         around: Surroundings::default(),

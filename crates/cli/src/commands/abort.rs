@@ -19,7 +19,8 @@ pub(crate) async fn run(app: &App, args: Args) -> Result<Status, Failure> {
     let engine = app.engine(display::observer(app.json))?;
     let state = app.run(&engine, args.run).await?;
     let environment = known(&config, state.plan().environment.as_str())?;
-    let rotation = app.rotation(&config, &environment)?;
+    let mut rotation = app.rotation(&config, &environment)?;
+    rotation.repair = state.plan().repair();
     let end = engine.abort(&rotation, state.run).await?;
     conclude(app, &engine, state.run, &end).await
 }

@@ -36,6 +36,7 @@ fn question(plans: &[&Plan]) -> String {
     });
     let each = each.collect::<Vec<_>>().join(", then ");
     match plans.first().and_then(|plan| plan.back()) {
+        None if plans.iter().all(|plan| !plan.changes_password()) => format!("Repair {each}?"),
         None => format!("Rotate {each}?"),
         Some(back) => format!("Take the run {} back in {each}?", back.run),
     }
@@ -80,6 +81,9 @@ fn refusal(plan: &Plan, why: &str) -> Error {
     });
     let soak = soak.unwrap_or_default();
     let (operation, look) = match plan.back() {
+        None if !plan.changes_password() => {
+            (format!("repair {environment}"), format!("repair {environment} --plan"))
+        }
         None => (format!("rotate {environment}"), format!("plan {environment}{soak}")),
         Some(back) => {
             (format!("take the run {} back", back.run), format!("rollback {} --plan{soak}", back.run))

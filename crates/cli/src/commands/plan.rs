@@ -81,13 +81,16 @@ fn as_text(rotation: &Rotation, plan: &Plan, drift: &Drift) -> String {
         ));
     }
     let title = format!(
-        "{}: the password of {}, in place\nauthority {}, vault of record {}\n\n",
+        "{}: {} of {}{}\nauthority {}, vault of record {}\n\n",
         display::bold(plan.environment.as_str()),
+        if plan.changes_password() { "the password" } else { "copies of the password" },
         rotation.target,
+        if plan.changes_password() { ", in place" } else { "" },
         plan.authority,
         plan.vault
     );
     let password = match plan.back() {
+        None if !plan.changes_password() => "password: the current one".to_owned(),
         None => format!(
             "new password: {} characters, {:.0} bits",
             rotation.policy.length(),
@@ -127,6 +130,7 @@ fn purpose(rotation: &Rotation, plan: &Plan, action: &Action) -> String {
             format!("the password from before the run {} is stored as pending in {}", back.run, plan.vault)
         }
         Action::Install => format!("{} gets it: the point of no return", plan.authority),
+        Action::Prove if !plan.changes_password() => "a fresh login with the current password".into(),
         Action::Prove => "a fresh login with it".into(),
         Action::Promote => "pending becomes current, current becomes previous".into(),
         Action::Publish { .. } => "the copy is brought to it".into(),

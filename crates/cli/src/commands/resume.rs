@@ -19,7 +19,8 @@ pub(crate) async fn run(app: &App, args: Args) -> Result<Status, Failure> {
     let engine = app.engine(display::observer(app.json))?;
     let state = app.run(&engine, args.run).await?;
     let environment = known(&config, state.plan().environment.as_str())?;
-    let rotation = app.rotation_after(&config, &environment, &engine).await?;
+    let mut rotation = app.rotation_after(&config, &environment, &engine).await?;
+    rotation.repair = state.plan().repair();
     app.stop_on_signals();
     let end = engine.resume(&rotation, state.run).await?;
     conclude(app, &engine, state.run, &end).await

@@ -1,13 +1,17 @@
 //! `pgrotate status [ENV]`
 
 use std::sync::Arc;
+use std::time::Duration;
 
-use futures::future::join_all;
-use pgrotate_core::RunId;
-use pgrotate_core::drift::{self, State, Status as Drift};
+use futures::stream::{self, StreamExt};
+use pgrotate_core::drift::{self, CopyStatus, State, Status as Drift};
 use pgrotate_core::observer::Unobserved;
+use pgrotate_core::past::Past;
+use pgrotate_core::{Environment, Error, RunId};
+use pgrotate_engine::Embedded;
 
 use crate::app::{App, known};
+use crate::config::Config;
 use crate::display::{self, table};
 use crate::exit::{Failure, Status};
 
@@ -20,7 +24,13 @@ pub(crate) struct Args {
     /// The environment; all of them if none is named
     #[arg(value_name = "ENV")]
     environment: Option<String>,
+    /// Look again and again, with this pause, until Ctrl-C [default of TIME: 30s]
+    #[arg(long, value_name = "TIME", value_parser = super::rotate::span, num_args = 0..=1, default_missing_value = "30s")]
+    watch: Option<Duration>,
 }
+
+/// How many environments are asked at a time.
+pub(super) const AT_A_TIME: usize = 32;
 
 pub(crate) async fn run(app: &App, args: Args) -> Result<Status, Failure> {
     let config = app.config()?;
@@ -28,34 +38,62 @@ pub(crate) async fn run(app: &App, args: Args) -> Result<Status, Failure> {
         Some(name) => vec![known(&config, name)?],
         None => config.environments(),
     };
-    let mut rotations = Vec::new();
-    for environment in &environments {
-        rotations.push(app.rotation(&config, environment)?);
+    let Some(pause) = args.watch else { return look(app, &config, &environments).await };
+    app.stop_on_signals();
+    loop {
+        if !app.json {
+            display::clear();
+        }
+        let status = look(app, &config, &environments).await?;
+        if app.stopping_within(pause).await {
+            return Ok(status);
+        }
     }
-    let all = join_all(rotations.iter().map(drift::status)).await;
+}
+
+/// Looks once at all of them.
+async fn look(app: &App, config: &Config, environments: &[Environment]) -> Result<Status, Failure> {
     // A journal that can't be read is no reason to hide what can be seen: that is when it is needed most.
-    let journal = match app.engine(Arc::new(Unobserved)) {
-        Ok(engine) => engine.unfinished(None).await,
-        Err(error) => Err(error),
-    };
+    let engine = app.engine(Arc::new(Unobserved));
+    let mut rotations = Vec::new();
+    let mut journal = Vec::new();
+    for environment in environments {
+        let mut rotation = app.rotation(config, environment)?;
+        let known = match &engine {
+            Ok(engine) => memory(engine, environment).await,
+            Err(error) => Err(error.clone()),
+        };
+        journal.push(known.map(|(past, open)| {
+            rotation.around.past = past;
+            open
+        }));
+        rotations.push(rotation);
+    }
+    let mut all = stream::iter(&rotations).map(drift::status).buffered(AT_A_TIME);
     let mut drifts = false;
-    for status in &all {
+    for known in &journal {
+        let status = all.next().await.expect("every environment has a status");
         // What a run has not proven yet counts as seen by nobody, even where nothing disagrees.
-        let mut open = journal.iter().flatten();
-        let open = open.find(|state| state.plan().environment == status.environment).map(|state| state.run);
+        let open = known.as_ref().ok().copied().flatten();
         drifts |= status.drifts() || open.is_some();
         if app.json {
-            let mut object = serde_json::to_value(status).expect("a status has only text in it");
+            let mut object = serde_json::to_value(&status).expect("a status has only text in it");
             if let Some(run) = open {
                 object["unfinished"] = serde_json::json!(run);
             }
             display::json(&object);
         } else {
-            display::out(&as_text(status, open));
+            display::out(&as_text(&status, open));
         }
     }
-    journal?;
+    journal.into_iter().collect::<Result<Vec<_>, _>>()?;
     Ok(if drifts { Status::Drift } else { Status::Done })
+}
+
+/// What the journal knows of an environment, and its run that is not over.
+async fn memory(engine: &Embedded, environment: &Environment) -> Result<(Past, Option<RunId>), Error> {
+    let open = engine.unfinished(Some(environment)).await?;
+    Ok((engine.past(environment, None).await?, open.first().map(|state| state.run)))
 }
 
 fn as_text(status: &Drift, open: Option<RunId>) -> String {
@@ -75,7 +113,7 @@ fn as_text(status: &Drift, open: Option<RunId>) -> String {
             display::state(copy.state),
             mark(copy.fingerprint.as_ref()),
             copy.updated_at.map(|at| format!("{at:.0}")).unwrap_or_default(),
-            copy.note.clone().unwrap_or_default(),
+            remark(copy),
         ]
     });
     let rows = std::iter::once(server).chain(copies).collect();
@@ -83,8 +121,9 @@ fn as_text(status: &Drift, open: Option<RunId>) -> String {
     let disagree = |state| matches!(state, State::Stale | State::Pending);
     let disagrees = disagree(status.server.state) || status.copies.iter().any(|copy| disagree(copy.state));
     let verdict = match (status.drifts(), unseen) {
-        (true, _) if disagrees && open.is_none() => format!(
-            "something disagrees with the vault of record; a rotation brings all in line: pgrotate rotate {}",
+        (true, _) if disagrees && open.is_none() && status.server.state == State::Current => format!(
+            "something disagrees with the vault of record; this puts it right: pgrotate repair {0}; or all at once, \
+             with a new password: pgrotate rotate {0}",
             status.environment
         ),
         (true, _) if disagrees => "something disagrees with the vault of record".to_owned(),
@@ -98,4 +137,11 @@ fn as_text(status: &Drift, open: Option<RunId>) -> String {
     let verdict = format!("{verdict}{}", open.unwrap_or_default());
     let title = display::bold(status.environment.as_str());
     format!("{title}\n{}\n{verdict}\n\n", table(&["", "", "state", "fingerprint", "written", "remark"], rows))
+}
+
+/// What stands behind a copy's line. Of what can't be seen it is told who wrote it last.
+fn remark(copy: &CopyStatus) -> String {
+    let unseen = copy.changed_by.as_ref().filter(|_| copy.state == State::Unseen);
+    let by = unseen.map(|by| format!("the run {} wrote it at {:.0}", by.run, by.at));
+    copy.note.iter().cloned().chain(by).collect::<Vec<_>>().join("; ")
 }

@@ -90,6 +90,12 @@ impl Lab {
         self
     }
 
+    /// Adds tables to the configuration.
+    pub(crate) fn append(&self, tables: &str) {
+        let text = std::fs::read_to_string(self.config()).unwrap();
+        std::fs::write(self.config(), format!("{text}\n{tables}")).unwrap();
+    }
+
     /// The program's state folder.
     pub(crate) fn state_folder(&self) -> PathBuf {
         self.folder.path().join("state")

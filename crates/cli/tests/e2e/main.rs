@@ -10,6 +10,7 @@ mod memory;
 
 mod apps;
 mod bad_input;
+mod consumers;
 mod contract;
 mod crash;
 mod disk;

@@ -161,14 +161,14 @@ fn a_vault_of_record_that_the_cli_reaches_is_rotated() {
 // ---------------------------------------------------------------- an agent by ssh
 
 /// A real sshd on loopback, with keys of its own.
-struct Agent {
+pub(crate) struct Agent {
     sshd: Child,
-    folder: PathBuf,
+    pub(crate) folder: PathBuf,
     port: u16,
 }
 
 impl Agent {
-    fn start(lab: &Lab) -> Self {
+    pub(crate) fn start(lab: &Lab) -> Self {
         let folder = lab.state_folder().with_file_name("agent");
         let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
         let sshd = Command::new(stand_ins().join("sshd"))
@@ -181,14 +181,19 @@ impl Agent {
         Self { sshd, folder, port }
     }
 
-    /// A sink, and a consumer that keeps what its file was when the consumer ran.
-    fn tables(&self) -> String {
+    /// How it is reached.
+    pub(crate) fn there(&self) -> String {
         let folder = self.folder.display();
-        let there = format!(
+        format!(
             "host = \"127.0.0.1\"\nssh = {{ port = {}, identity_file = \"{folder}/client_key\", \
              known_hosts_file = \"{folder}/known_hosts\", config_file = \"/dev/null\" }}",
             self.port
-        );
+        )
+    }
+
+    /// A sink, and a consumer that keeps what its file was when the consumer ran.
+    fn tables(&self) -> String {
+        let (folder, there) = (self.folder.display(), self.there());
         format!(
             r#"
 [[sinks]]

@@ -28,6 +28,9 @@ impl<S: Journal + Leases> Engine<S> {
         if state.changed_nothing() {
             return Err(refuse("it changed nothing"));
         }
+        if !state.plan().changes_password() {
+            return Err(refuse("it brought no other password, it put copies right"));
+        }
         if !state.has_promoted() {
             let error =
                 refuse("it is not over, and the vault of record does not call its password current yet");
@@ -115,7 +118,7 @@ impl<S: Journal + Leases> Engine<S> {
     async fn last_success(&self, environment: &Environment) -> Result<Option<(RunId, Timestamp)>> {
         for heading in self.newest_first(Some(environment)).await?.into_iter().take(LOOKED_BACK) {
             let state = self.state(heading.run).await?;
-            if state.outcome == Some(RunOutcome::Done) {
+            if state.outcome == Some(RunOutcome::Done) && state.plan().changes_password() {
                 return Ok(Some((state.run, state.moved_at)));
             }
         }

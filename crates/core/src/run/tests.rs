@@ -124,7 +124,7 @@ impl Run {
     }
 
     fn finish(&mut self, step: &str, outcome: Outcome) -> &mut Self {
-        self.event(Event::StepFinished { step: step.into(), outcome })
+        self.event(Event::StepFinished { step: step.into(), outcome: Box::new(outcome) })
     }
 
     fn done(&mut self, steps: &[&str]) -> &mut Self {

@@ -20,6 +20,10 @@ use crate::run::RunState;
 use crate::secret::Secret;
 use crate::value::Reading;
 
+/// What helps where a copy holds something else than it should.
+const WRONG_CONTENT: &str = "if the copy is wrong, `pgrotate repair` writes it anew; if it is right, correct `value` or \
+                             [database] in the configuration";
+
 /// Everything that was found.
 #[derive(Debug, Default)]
 pub struct Report {
@@ -130,12 +134,12 @@ pub async fn look(rotation: &Rotation, asked: Asked<'_>, run: Option<&RunState>)
     let mut report = Report::default();
     let (core, copies, others) = futures::join!(
         look_at_vault_and_server(rotation, asked.overrides, run),
-        join_all(rotation.copies.iter().map(|copy| look_at_copy(rotation, copy))),
+        join_all(rotation.looked_at().map(|copy| look_at_copy(rotation, copy))),
         look_at_others(rotation, asked.ticket),
     );
     report.merge(core);
     report.merge(others);
-    for (copy, mut found) in std::iter::zip(&rotation.copies, copies) {
+    for (copy, mut found) in std::iter::zip(rotation.looked_at(), copies) {
         // Among the copies `current` is what the copy holds.
         if let (Some(held), Some(current)) = (found.current.take(), &report.current)
             && held != *current
@@ -153,8 +157,19 @@ pub async fn look(rotation: &Rotation, asked: Asked<'_>, run: Option<&RunState>)
     // Only now has everybody answered.
     let overheard = &rotation.around.overheard;
     report.findings.extend(overheard.iter().flat_map(|overheard| overheard.findings()));
+    if rotation.repair.is_some() {
+        report.findings.iter_mut().for_each(as_for_repair);
+    }
     report.findings.sort_by_key(|finding| std::cmp::Reverse(finding.severity));
     report
+}
+
+/// What is wrong with a copy's content is what a repair is for.
+fn as_for_repair(finding: &mut Finding) {
+    if finding.mend.as_deref() == Some(WRONG_CONTENT) {
+        finding.severity = Severity::Warning;
+        finding.mend = Some("it is written anew, as the configuration says".to_owned());
+    }
 }
 
 async fn look_at_vault_and_server(
@@ -245,6 +260,10 @@ async fn look_at_sessions(
     overrides: &Overrides,
 ) -> Result<Vec<Finding>> {
     let Some(own) = &rotation.around.census else { return Ok(Vec::new()) };
+    // What changes no password locks nobody out.
+    if rotation.repair.is_some() {
+        return Ok(Vec::new());
+    }
     let sample = own.take(current, rotation.around.times.window).await?;
     Ok(census::findings(rotation, &sample, &overrides.waived))
 }
@@ -372,7 +391,7 @@ fn read_value(rotation: &Rotation, copy: &Copy, value: &Secret) -> (Option<Secre
                 id,
                 format!("its present value is not what the configuration says: {why}"),
             )
-            .mend("put it right by hand, or correct `value` in the configuration");
+            .mend(WRONG_CONTENT);
             (None, vec![finding])
         }
         (Reading::Foreign(why), _) => (None, vec![Finding::new(Severity::Warning, id, why)]),
@@ -380,11 +399,9 @@ fn read_value(rotation: &Rotation, copy: &Copy, value: &Secret) -> (Option<Secre
 }
 
 fn look_at_url(rotation: &Rotation, id: &str, url: &DatabaseUrl) -> Vec<Finding> {
-    let mend = "correct the copy or [database] in the configuration: one of them points at the wrong place";
-    let wrong = url
-        .disagreements(&rotation.target)
-        .into_iter()
-        .map(|found| Finding::new(Severity::Blocks, id, format!("in the URL it holds, {found}")).mend(mend));
+    let wrong = url.disagreements(&rotation.target).into_iter().map(|found| {
+        Finding::new(Severity::Blocks, id, format!("in the URL it holds, {found}")).mend(WRONG_CONTENT)
+    });
     let odd = url.driver_warning().into_iter().chain(url.encoding_warning());
     let odd = odd.map(|warning| Finding::new(Severity::Warning, id, warning));
     wrong.chain(odd).collect()

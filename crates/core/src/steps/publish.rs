@@ -24,6 +24,7 @@ pub(crate) async fn perform(rotation: &Rotation, id: &CopyId, run: &RunState) ->
         template: &copy.template,
         url: &rotation.url,
         target: &rotation.target,
+        anew: !run.plan().changes_password(),
         password: &keys.next,
         versions: &run.versions(),
     };

@@ -4,7 +4,7 @@
 //! connection succeeds, so nothing stands on that way that could stand elsewhere.
 
 use crate::ids::StepId;
-use crate::plan::{Action, FORMAT, Outline, Plan, Step, StrategyName};
+use crate::plan::{Action, ConsumerOutline, CopyOutline, FORMAT, Outline, Plan, Step, StrategyName};
 
 /// Plans the rotation of one role in place.
 pub fn plan(outline: &Outline) -> Plan {
@@ -26,22 +26,7 @@ pub fn plan(outline: &Outline) -> Plan {
         .iter()
         .map(|copy| steps.add(Action::Publish { copy: copy.id.clone() }, std::slice::from_ref(&promote)))
         .collect();
-    let activated: Vec<StepId> = outline
-        .consumers
-        .iter()
-        .map(|consumer| {
-            let own = |copy: &crate::plan::CopyOutline| {
-                consumer.waits_for.is_empty() || consumer.waits_for.contains(&copy.id)
-            };
-            let after: Vec<StepId> = std::iter::zip(&outline.copies, &published)
-                .filter(|(copy, _)| own(copy))
-                .map(|(_, step)| step.clone())
-                .collect();
-            let after = if after.is_empty() { vec![promote.clone()] } else { after };
-            steps.add(Action::Activate { consumer: consumer.id.clone() }, &after)
-        })
-        .collect();
-
+    let activated = activate(outline, &mut steps, &promote, &published);
     let verified = verify(outline, &mut steps, &promote, &published, &activated);
     let verified = soak(outline, &mut steps, verified);
     let retired: Vec<StepId> = outline
@@ -66,8 +51,25 @@ pub fn plan(outline: &Outline) -> Plan {
     }
 }
 
+/// Each consumer as soon as the copies that it reads are written.
+pub(super) fn activate(
+    outline: &Outline,
+    steps: &mut Steps,
+    promote: &StepId,
+    published: &[StepId],
+) -> Vec<StepId> {
+    let one = |consumer: &ConsumerOutline| {
+        let own = |copy: &CopyOutline| consumer.waits_for.is_empty() || consumer.waits_for.contains(&copy.id);
+        let after = std::iter::zip(&outline.copies, published).filter(|(copy, _)| own(copy));
+        let after: Vec<StepId> = after.map(|(_, step)| step.clone()).collect();
+        let after = if after.is_empty() { vec![promote.clone()] } else { after };
+        steps.add(Action::Activate { consumer: consumer.id.clone() }, &after)
+    };
+    outline.consumers.iter().map(one).collect()
+}
+
 /// The proofs: each as soon as what it looks at is in place.
-fn verify(
+pub(super) fn verify(
     outline: &Outline,
     steps: &mut Steps,
     promote: &StepId,
@@ -119,11 +121,12 @@ fn soak(outline: &Outline, steps: &mut Steps, verified: Vec<StepId>) -> Vec<Step
     proofs.into_iter().map(|proof| steps.add(proof, std::slice::from_ref(&soaked))).collect()
 }
 
+/// The steps of a plan that is being made.
 #[derive(Default)]
-struct Steps(Vec<Step>);
+pub(super) struct Steps(pub(super) Vec<Step>);
 
 impl Steps {
-    fn add(&mut self, action: Action, after: &[StepId]) -> StepId {
+    pub(super) fn add(&mut self, action: Action, after: &[StepId]) -> StepId {
         let step = Step::new(action, after.to_vec());
         let id = step.id.clone();
         self.0.push(step);
@@ -137,7 +140,7 @@ mod tests {
 
     use super::*;
     use crate::ids::{CopyId, Environment};
-    use crate::plan::{ConsumerOutline, CopyOutline, VerificationOutline};
+    use crate::plan::VerificationOutline;
 
     fn outline() -> Outline {
         let copy = |id: &str, retire| CopyOutline { id: CopyId::from(id), retire };

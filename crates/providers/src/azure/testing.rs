@@ -263,6 +263,7 @@ impl Wanted {
             template: &self.template,
             url: &self.url,
             target: &self.target,
+            anew: false,
             password: &self.password,
             versions: &self.versions,
         }

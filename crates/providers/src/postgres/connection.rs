@@ -100,7 +100,7 @@ impl Connector {
         };
         match dialled {
             // What carries the session ends with it.
-            Some(Ok(session)) => Ok(Attempt::In(Session { carrier: Some(forward), ..session })),
+            Some(Ok(session)) => Ok(Attempt::In(Session { carrier: Some(Box::new(forward)), ..session })),
             Some(Err(error)) if error.as_db_error().is_some() || rustls_error(&error).is_some() => {
                 self.judge(Some(Err(error)), operation.to_owned())
             }
@@ -204,7 +204,7 @@ pub(super) struct Session {
     client: Client,
     driver: JoinHandle<()>,
     /// What carries its bytes, where that is another program.
-    carrier: Option<Forward>,
+    carrier: Option<Box<Forward>>,
 }
 
 impl Session {
