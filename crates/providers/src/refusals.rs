@@ -121,6 +121,7 @@ impl Page {
         assert!(finding.severity < Severity::Blocks || finding.mend.is_some(), "{what}: {finding:?}");
         let severity = format!("{:?}", finding.severity).to_lowercase();
         let lines = std::iter::once(format!("{severity}: {}: {}", finding.subject, finding.what))
+            .chain(finding.why.iter().map(|why| format!("why:   {why}")))
             .chain(finding.mend.iter().map(|mend| format!("mend:  {mend}")));
         self.add(what, "found by check", lines);
         quiet(what, &format!("{finding:?}"));

@@ -357,6 +357,9 @@ mod tests {
         vault = "kv-mindwell-{env}"
         secret = "database-url"
         value = "{database_url}"
+        # With these two, `check` sees whether the secret may be written before it is.
+        # subscription = "00000000-0000-0000-0000-000000000000"
+        # resource_group = "rg-mindwell-{env}"
         # "disable" takes the version before out of use once the new one is proven.
         retire = "keep"
 

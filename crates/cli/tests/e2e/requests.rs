@@ -71,9 +71,9 @@ impl Request {
         }
     }
 
-    /// Whether somebody can only wait and ask again.
+    /// Whether somebody can only wait and ask again, or what is asked for is another one each time, as a stream is.
     fn polls(&self) -> bool {
-        self.line.contains("azureAsyncOperation")
+        self.line.contains("azureAsyncOperation") || self.line.contains("/logstream")
     }
 }
 

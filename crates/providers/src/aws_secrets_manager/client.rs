@@ -9,7 +9,7 @@
 
 use std::fmt;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use aws_config::profile::ProfileFileCredentialsProvider;
 use aws_config::provider_config::ProviderConfig;
@@ -17,7 +17,7 @@ use aws_config::retry::RetryConfig;
 use aws_config::timeout::TimeoutConfig;
 use aws_config::{AppName, BehaviorVersion, ConfigLoader, Region};
 use aws_credential_types::Credentials;
-use aws_credential_types::provider::SharedCredentialsProvider;
+use aws_credential_types::provider::{ProvideCredentials, SharedCredentialsProvider, future};
 use aws_sdk_secretsmanager::Client;
 use aws_sdk_secretsmanager::config::interceptors::{
     BeforeDeserializationInterceptorContextRef, BeforeTransmitInterceptorContextRef,
@@ -28,6 +28,7 @@ use aws_smithy_http_client::tls::rustls_provider::CryptoMode;
 use aws_smithy_http_client::tls::{Provider, TlsContext, TrustStore};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use futures::lock::Mutex;
 use pgrotate_core::{Error, Kind, Result};
 
 use crate::clocks;
@@ -75,8 +76,10 @@ pub(super) async fn connect(shared: &Arc<Shared>, secret: &str) -> Result<Connec
     let credentials = config.credentials_provider();
     let credentials =
         credentials.ok_or_else(|| refuse("there are no AWS credentials", "aws configure list"))?;
+    let credentials = SharedCredentialsProvider::new(Kept { inner: credentials, kept: Mutex::default() });
     // The executor repeats what may be repeated, with the journal knowing of it.
     let config = Builder::from(&config).retry_config(RetryConfig::disabled()).interceptor(NoPlainHttp);
+    let config = config.credentials_provider(credentials.clone());
     let config = config.interceptor(Listener(Arc::clone(shared)));
     Ok(Connection { client: Client::from_conf(config.build()), credentials, region })
 }
@@ -158,6 +161,40 @@ impl Intercept for NoPlainHttp {
         _config: &mut ConfigBag,
     ) -> Result<(), BoxError> {
         http::endpoint(context.request().uri()).map(drop).map_err(BoxError::from)
+    }
+}
+
+/// How long before their end credentials are fetched anew.
+const SPARE: Duration = Duration::from_secs(300);
+
+/// Credentials that are fetched once for the SDK's client and for what is asked beside it: behind them may be a role that
+/// has to be assumed.
+#[derive(Debug)]
+struct Kept {
+    inner: SharedCredentialsProvider,
+    kept: Mutex<Option<Credentials>>,
+}
+
+impl Kept {
+    async fn fetch(&self) -> aws_credential_types::provider::Result {
+        // Whoever comes second waits here for what the first one fetches.
+        let mut kept = self.kept.lock().await;
+        let lasts = |own: &Credentials| own.expiry().is_none_or(|end| end > SystemTime::now() + SPARE);
+        if let Some(own) = kept.as_ref().filter(|own| lasts(own)) {
+            return Ok(own.clone());
+        }
+        let fetched = self.inner.provide_credentials().await?;
+        *kept = Some(fetched.clone());
+        Ok(fetched)
+    }
+}
+
+impl ProvideCredentials for Kept {
+    fn provide_credentials<'a>(&'a self) -> future::ProvideCredentials<'a>
+    where
+        Self: 'a,
+    {
+        future::ProvideCredentials::new(self.fetch())
     }
 }
 

@@ -174,8 +174,9 @@ async fn ask_once<T: DeserializeOwned + Send + Sync + 'static>(
     }
 }
 
+/// An answer that is not understood hides as much as one that is refused; it is no reason against a run.
 fn is_hidden(error: &Error) -> bool {
-    matches!(error.kind(), Kind::Forbidden | Kind::NotFound | Kind::Rejected)
+    matches!(error.kind(), Kind::Forbidden | Kind::NotFound | Kind::Rejected | Kind::Corrupt)
 }
 
 impl Permissions {

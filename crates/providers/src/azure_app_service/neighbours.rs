@@ -7,6 +7,7 @@ use pgrotate_core::provider::{Finding, Severity};
 use pgrotate_core::{Error, Kind, Result, Secret};
 use serde_json::Value;
 
+use super::reference::Pointer;
 use super::setting::Setting;
 use super::settings::{Settings, Table};
 use crate::azure::{Account, Call};
@@ -14,8 +15,11 @@ use crate::azure::{Account, Call};
 /// A shorter text stands in other values by chance.
 const SHORTEST: usize = 8;
 
-/// The password in a value: of a URL its own, else the value.
+/// The password in a value: of a URL its own, else the value; none in one that points elsewhere.
 fn password(value: &Secret) -> Option<Secret> {
+    if Pointer::read(value).is_some() {
+        return None;
+    }
     let password = match DatabaseUrl::parse(value) {
         Ok(url) => url.password(),
         Err(_) => value.clone(),
@@ -23,11 +27,13 @@ fn password(value: &Secret) -> Option<Secret> {
     (password.len() >= SHORTEST).then_some(password)
 }
 
-/// The names under which a table holds a password, be it percent-encoded.
+/// The names under which a table holds a password, in whatever encoding of a URL.
 fn holders<'s>(settings: &'s Settings, password: &Secret) -> Vec<&'s str> {
     let encoded = pgrotate_core::database_url::encode(password.expose());
     let holds = |value: &Secret| {
-        value.expose().contains(password.expose()) || value.expose().contains(encoded.as_str())
+        value.expose().contains(password.expose())
+            || value.expose().contains(encoded.as_str())
+            || DatabaseUrl::parse(value).is_ok_and(|url| url.password() == *password)
     };
     settings.iter().filter(|(_, value)| holds(value)).map(|(name, _)| name).collect()
 }
@@ -163,6 +169,7 @@ fn swap(sticky: Option<bool>) -> &'static str {
     }
 }
 
-fn is_hidden(error: &Error) -> bool {
-    matches!(error.kind(), Kind::Forbidden | Kind::NotFound)
+/// An answer that is not understood hides as much as one that is refused.
+pub(super) fn is_hidden(error: &Error) -> bool {
+    matches!(error.kind(), Kind::Forbidden | Kind::NotFound | Kind::Corrupt)
 }

@@ -11,6 +11,7 @@ use pgrotate_core::value::Update;
 use pgrotate_core::{CopyId, Error, Kind, Result, Secret};
 use serde::Deserialize;
 
+use super::neighbours::is_hidden;
 use super::reference::{Pointer, Reference, Statuses};
 use super::settings::{Settings, Table};
 use super::{ROLE, Site};
@@ -145,7 +146,12 @@ impl Setting {
             return found(Severity::Blocks, what, "correct the name in the configuration");
         }
         let other = self.table.other();
-        if self.look_at(account, other).await?.get(&self.name).is_some() {
+        let elsewhere = match self.look_at(account, other).await {
+            Ok(elsewhere) => elsewhere.get(&self.name).is_some(),
+            Err(error) if is_hidden(&error) => false,
+            Err(error) => return Err(error),
+        };
+        if elsewhere {
             let what = format!("there is no such {noun}, but a {} of this name", other.noun());
             let mend = match other {
                 Table::Settings => "name it as `setting`",

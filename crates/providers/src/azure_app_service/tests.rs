@@ -57,7 +57,9 @@ fn surroundings(request: &Seen) -> Response {
     let line = request.line();
     match line.rsplit('/').next() {
         Some("permissions") => reply(200, json!({"value": [{"actions": ["Microsoft.Web/sites/*"]}]})),
-        Some("slots" | "appsettings") => reply(200, json!({"value": []})),
+        Some("slots" | "appsettings" | "locks" | "denyAssignments") => reply(200, json!({"value": []})),
+        Some("list") => reply(200, json!({"properties": {}})),
+        Some("logstream") => empty(200),
         Some("logs") => reply(200, json!({"properties": {"httpLogs": {"fileSystem": {"enabled": true}}}})),
         Some("restart") => empty(200),
         Some("api") => {
@@ -247,7 +249,12 @@ async fn a_reference_that_gives_no_value_blocks() {
 async fn a_missing_setting_may_live_elsewhere() {
     for (present, strings, severity, says) in [
         (json!({"Database_Url": "x"}), json!({}), Severity::Blocks, "Database_Url"),
-        (json!({}), json!({"DATABASE_URL": {"value": "hunter2"}}), Severity::Blocks, "connection string"),
+        (
+            json!({}),
+            json!({"DATABASE_URL": {"value": "hunter2", "type": "Custom"}}),
+            Severity::Blocks,
+            "connection string",
+        ),
         (json!({}), json!({"OTHER": {}}), Severity::Warning, "would make it"),
     ] {
         let fake =
@@ -294,7 +301,10 @@ async fn a_slot_has_resources_and_rights_of_its_own() {
     let setting =
         Setting::new(None, serde_json::from_value(options.clone()).unwrap(), fake.shared()).unwrap();
     let found = setting.check().await.unwrap().findings;
-    assert!(found[0].what.contains("Microsoft.Web/sites/slots/config/write"));
+    for right in ["config/list/action", "config/write"] {
+        let right = format!("Microsoft.Web/sites/slots/{right}");
+        assert!(found.iter().any(|found| found.what.contains(&right)), "{found:?}");
+    }
     assert!(setting.whole() != self::setting(&fake).whole());
     let production = with(options, "slot", json!("Production"));
     let production = Setting::new(None, serde_json::from_value(production).unwrap(), fake.shared()).unwrap();
@@ -553,5 +563,90 @@ async fn logs_that_are_switched_off_are_said_to_be_unseen() {
     let found = log.check().await.unwrap();
     assert_eq!(found[0].severity, Severity::Unseen);
     assert!(found[0].mend.as_deref().unwrap().contains("--resource-group rg --name api"));
-    assert_eq!(fake.seen().len(), 2);
+    assert_eq!(fake.seen().len(), 3);
+}
+
+#[tokio::test]
+async fn a_log_that_will_not_be_read_is_known_before() {
+    let fake =
+        Fake::start(|request| if request.path == "/logstream" { empty(403) } else { surroundings(request) })
+            .await;
+    let log = Log::new(None, serde_json::from_value(options()).unwrap(), fake.shared()).unwrap();
+    let found = log.check().await.unwrap();
+    assert!(found.len() == 1 && found[0].severity == Severity::Blocks, "{found:?}");
+    assert!(found[0].mend.as_deref().unwrap().contains("Website Contributor"));
+}
+
+/// Settings, connection strings and a slot; all but the first hold the password without being named.
+async fn crowded(sticky: Value) -> Fake {
+    Fake::start(move |request| match request.line().strip_prefix(&format!("POST {SITE}/")) {
+        Some("config/appsettings/list") => {
+            reply(200, json!({"properties": {"DATABASE_URL": LONG, "REPORTS": LONG, "SALT": SALT}}))
+        }
+        Some("config/connectionstrings/list") => reply(
+            200,
+            json!({"properties": {"Main": {"value": "Host=db;Password=p/ssw0rd!;", "type": "PostgreSQL"}}}),
+        ),
+        Some("slots/blue/config/appsettings/list") => {
+            reply(200, json!({"properties": {"OTHER": "p/ssw0rd!"}}))
+        }
+        _ if request.path.ends_with("/slots") => reply(200, json!({"value": [{"name": "api/blue"}]})),
+        _ if request.path.ends_with("/slotConfigNames") => reply(200, json!({"properties": sticky})),
+        _ => surroundings(request),
+    })
+    .await
+}
+
+const LONG: &str = "postgresql://admin:p%2Fssw0rd!@db/app";
+
+#[tokio::test]
+async fn what_holds_the_password_without_being_named_is_found() {
+    let fake = crowded(json!({"appSettingNames": null})).await;
+    let found = setting(&fake).check().await.unwrap().findings;
+    let said = |words: &str| found.iter().filter(|found| found.what.contains(words)).count();
+    assert_eq!(said("the setting REPORTS of api"), 1);
+    assert_eq!(said("the connection string Main of api"), 1);
+    assert_eq!(said("the slot api/blue holds the same password in OTHER"), 1);
+    assert!(found.len() == 3 && found.iter().all(|found| found.severity == Severity::Warning), "{found:?}");
+    assert!(!format!("{found:?}").contains("ssw0rd"));
+    assert!(found.iter().any(|found| found.why.as_deref().unwrap().contains("brings it into production")));
+
+    let fake = crowded(json!({"appSettingNames": ["DATABASE_URL"]})).await;
+    let found = setting(&fake).check().await.unwrap().findings;
+    assert!(found.iter().any(|found| found.why.as_deref().unwrap().contains("stays with its slot")));
+}
+
+#[tokio::test]
+async fn what_is_named_is_no_stranger() {
+    let fake = crowded(json!({})).await;
+    let shared = fake.shared();
+    let bind = |more: Value| {
+        let mut options = options();
+        options.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        Setting::new(None, serde_json::from_value(options).unwrap(), shared.clone()).unwrap()
+    };
+    let setting = bind(json!({"setting": "DATABASE_URL"}));
+    for more in [
+        json!({"setting": "REPORTS"}),
+        json!({"connection_string": "Main"}),
+        json!({"slot": "blue", "setting": "DATABASE_URL"}),
+    ] {
+        bind(more);
+    }
+    assert_eq!(setting.check().await.unwrap().findings, []);
+}
+
+#[tokio::test]
+async fn a_site_is_known_by_its_host_name() {
+    let fake = site(settings(OLD), |_| None).await;
+    assert_eq!(setting(&fake).check().await.unwrap().identity, None, "it does not say");
+    let fake = Fake::start(|request| match request.line().rsplit('/').next() {
+        Some("api") => reply(200, json!({"properties": {"defaultHostName": "api-g4h2.example"}})),
+        Some("list") => reply(200, json!({"properties": {}})),
+        _ => surroundings(request),
+    })
+    .await;
+    let found = setting(&fake).check().await.unwrap();
+    let expected = "azure_app_service sub/rg/api at api-g4h2.example setting DATABASE_URL";
+    assert_eq!(found.identity.as_deref(), Some(expected));
 }

@@ -25,10 +25,11 @@ pub(super) struct Group {
 }
 
 /// Something that is done in the vault: its name in access policies, its data action, and what it is for.
-struct Right(&'static str, &'static str, &'static str);
+pub(super) struct Right(&'static str, &'static str, &'static str);
 
 const GET: Right = Right("get", "getSecret/action", "the run reads a secret before and after it writes it");
-const SET: Right = Right("set", "setSecret/action", "without it the new password can't be written");
+pub(super) const SET: Right =
+    Right("set", "setSecret/action", "without it the new password can't be written");
 const UPDATE: Right =
     Right("set", "update/action", "without it the version before can't be disabled, as `retire` wants it");
 
@@ -52,7 +53,7 @@ struct Properties {
 
 #[derive(Default, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
-struct Policy {
+pub(super) struct Policy {
     object_id: String,
     permissions: Permissions,
 }
@@ -188,7 +189,12 @@ impl Copy {
             .collect())
     }
 
-    fn judge_policies(&self, policies: &[Policy], right: &Right, who: Option<&str>) -> Option<Finding> {
+    pub(super) fn judge_policies(
+        &self,
+        policies: &[Policy],
+        right: &Right,
+        who: Option<&str>,
+    ) -> Option<Finding> {
         let own = |policy: &&Policy| who.is_some_and(|who| policy.object_id.eq_ignore_ascii_case(who));
         if policies.iter().filter(own).any(|policy| policy.allows(right)) {
             return None;

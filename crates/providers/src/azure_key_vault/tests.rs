@@ -266,3 +266,127 @@ fn names_cannot_lead_elsewhere() {
         assert!(plain_name("vault", vault, 24).is_err() || plain_name("secret", secret, 127).is_err());
     }
 }
+
+/// A vault as the resource manager has it, with what roles allow at it and at the secret.
+async fn governed(
+    properties: Value,
+    at_vault: &'static [&'static str],
+    at_secret: Option<&'static str>,
+) -> Fake {
+    vault(move |request| match request.path.rsplit("/providers/").next().unwrap() {
+        "Microsoft.Authorization/permissions" if request.path.contains("/secrets/database-url/") => {
+            match at_secret {
+                Some(action) => reply(200, json!({"value": [{"dataActions": [action]}]})),
+                None => refusal(404, "NotFound", ""),
+            }
+        }
+        "Microsoft.Authorization/permissions" => {
+            reply(200, json!({"value": [{"actions": ["*"], "dataActions": at_vault}]}))
+        }
+        "Microsoft.Authorization/denyAssignments" => reply(200, json!({"value": []})),
+        "Microsoft.KeyVault/vaults/kv-test" => reply(200, json!({"properties": properties})),
+        _ => reply(200, bundle(request, "v1", OLD)),
+    })
+    .await
+}
+
+fn governed_copy(fake: &Fake) -> Copy {
+    let options =
+        json!({"vault": "kv-test", "secret": "database-url", "subscription": "sub", "resource_group": "rg"});
+    Copy::new(None, serde_json::from_value(options).unwrap(), fake.shared()).unwrap()
+}
+
+const READ: &str = "Microsoft.KeyVault/vaults/secrets/getSecret/action";
+const WRITE: &str = "Microsoft.KeyVault/vaults/secrets/setSecret/action";
+
+#[tokio::test]
+async fn what_roles_allow_is_seen_at_the_vault_and_at_the_secret() {
+    let all: &[&str] = &["Microsoft.KeyVault/vaults/secrets/*"];
+    for (at_vault, at_secret, severity) in [
+        (all, None, None),
+        (&[READ][..], Some(READ), Some(Severity::Blocks)),
+        (&[READ][..], Some("*"), None),
+        (&[READ][..], None, Some(Severity::Unseen)),
+        (&[][..], Some("*"), None),
+    ] {
+        let fake = governed(json!({"enableRbacAuthorization": true}), at_vault, at_secret).await;
+        let found = governed_copy(&fake).check().await.unwrap().findings;
+        let write: Vec<_> = found.iter().filter(|found| found.what.contains(WRITE)).collect();
+        assert_eq!(
+            write.first().map(|found| found.severity),
+            severity,
+            "{at_vault:?} {at_secret:?}: {found:?}"
+        );
+        assert!(
+            write.iter().all(|found| found.mend.as_deref().unwrap().contains("Key Vault Secrets Officer"))
+        );
+        let at_secret =
+            fake.lines().iter().filter(|line| line.contains("/secrets/database-url/prov")).count();
+        assert_eq!(at_secret, usize::from(at_vault != all), "asked about only where it matters");
+    }
+}
+
+#[tokio::test]
+async fn a_right_that_only_retiring_needs_is_missed_only_then() {
+    let fake = governed(json!({"enableRbacAuthorization": true}), &[READ, WRITE], Some(READ)).await;
+    let copy = governed_copy(&fake);
+    assert_eq!(copy.check().await.unwrap().findings, []);
+    let found = copy.check_retirement().await.unwrap();
+    assert!(found.len() == 1 && found[0].what.contains("update/action"), "{found:?}");
+    assert_eq!(found[0].severity, Severity::Blocks);
+}
+
+#[tokio::test]
+async fn what_access_policies_allow_is_seen_as_far_as_it_can_be() {
+    let me = "11111111-0000-0000-0000-000000000001";
+    let policy = |who: &str, rights: &[&str]| json!({"objectId": who, "permissions": {"secrets": rights}});
+    let fake = working().await;
+    // The stand-in's tokens do not say whose they are.
+    let copy = copy(&fake);
+    let judged = |policies: Value, who: Option<&str>| {
+        let policies: Vec<super::resource::Policy> = serde_json::from_value(policies).unwrap();
+        copy.judge_policies(&policies, &super::resource::SET, who).map(|found| found.severity)
+    };
+    assert_eq!(judged(json!([policy(me, &["Get", "Set"])]), Some(me)), None);
+    assert_eq!(judged(json!([policy(&me.to_uppercase(), &["all"])]), Some(me)), None);
+    assert_eq!(judged(json!([policy(me, &["get"])]), Some(me)), Some(Severity::Blocks));
+    assert_eq!(
+        judged(json!([policy(me, &["get"]), policy("g", &["set"])]), Some(me)),
+        Some(Severity::Unseen)
+    );
+    assert_eq!(judged(json!([policy(me, &["set"])]), None), Some(Severity::Unseen), "who asks is not known");
+    assert_eq!(judged(json!([{"objectId": me}]), Some(me)), Some(Severity::Blocks));
+    assert_eq!(judged(json!([]), Some(me)), Some(Severity::Blocks));
+}
+
+#[tokio::test]
+async fn a_date_that_is_over_is_worth_a_warning() {
+    // It is 1,700,000,000 here.
+    for (attributes, says) in [
+        (json!({"exp": 1_699_999_999}), Some("expired on 2023-11-14")),
+        (json!({"exp": 1_700_000_001}), None),
+        (json!({"nbf": 1_800_000_000}), Some("not to be used before 2027-01-15")),
+        (json!({"nbf": 1_600_000_000}), None),
+    ] {
+        let fake = vault(move |request| {
+            let mut body = bundle(request, "v1", OLD);
+            body["attributes"].as_object_mut().unwrap().extend(attributes.as_object().unwrap().clone());
+            reply(200, body)
+        })
+        .await;
+        let found = copy(&fake).check().await.unwrap().findings;
+        let warned = found.iter().find(|found| found.severity == Severity::Warning);
+        assert_eq!(warned.map(|found| found.what.contains(says.unwrap_or_default())), says.map(|_| true));
+    }
+}
+
+#[test]
+fn subscription_and_resource_group_go_together() {
+    let of = |subscription: Option<&str>, group: Option<&str>| {
+        Group::new(subscription.map(str::to_owned), group.map(str::to_owned))
+    };
+    assert!(of(None, None).unwrap().is_none() && of(Some("s"), Some("g")).unwrap().is_some());
+    for half in [of(Some("s"), None), of(None, Some("g")), of(Some("s/x"), Some("g"))] {
+        assert_eq!(half.err().unwrap().kind(), Kind::Config);
+    }
+}

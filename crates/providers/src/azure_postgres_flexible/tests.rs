@@ -290,22 +290,23 @@ async fn everything_that_would_stop_the_change_is_found_before() {
     let write = json!({"value": [{"actions": ["*/flexibleServers/*"]}]});
     let fake = Fake::start(move |request| match () {
         () if request.path.ends_with("/permissions") => reply(200, write.clone()),
-        () if request.path.ends_with("/locks") => reply(200, json!({"value": []})),
+        () if request.path.contains("/Microsoft.Authorization/") => reply(200, json!({"value": []})),
         () => reply(200, resource("Ready")),
     })
     .await;
     let findings = server(fake.shared()).check(&Secret::new("old")).await.unwrap();
-    assert!(findings.len() == 1 && findings[0].severity == Severity::Warning, "{findings:?}");
+    let severities: Vec<Severity> = findings.iter().map(|finding| finding.severity).collect();
+    assert_eq!(severities, [Severity::Warning, Severity::Note], "{findings:?}");
 
     let fake = Fake::start(move |request| match () {
         () if request.path.ends_with("/permissions") => reply(200, all.clone()),
-        () if request.path.ends_with("/locks") => refusal(403, "AuthorizationFailed", ""),
+        () if request.path.contains("/Microsoft.Authorization/") => refusal(403, "AuthorizationFailed", ""),
         () => reply(200, resource("Ready")),
     })
     .await;
     let findings = server(fake.shared()).check(&Secret::new("old")).await.unwrap();
-    assert!(findings.iter().all(|found| found.severity == Severity::Unseen) && findings.len() == 1);
-    assert_eq!(fake.seen().len(), 3);
+    assert!(findings.iter().all(|found| found.severity == Severity::Unseen) && findings.len() == 2);
+    assert_eq!(fake.seen().len(), 4);
 }
 
 #[tokio::test]

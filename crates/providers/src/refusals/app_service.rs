@@ -41,7 +41,13 @@ async fn site(bad: impl Fn(&Seen) -> Option<Response> + Send + 'static) -> Fake 
     Fake::start(move |request| {
         bad(request).unwrap_or_else(|| match request.path.rsplit('/').next() {
             Some("permissions") => reply(200, json!({"value": [{"actions": ["*"]}]})),
-            Some("slots" | "appsettings") if request.method == "GET" => reply(200, json!({"value": []})),
+            Some("slots" | "appsettings" | "locks" | "denyAssignments") if request.method == "GET" => {
+                reply(200, json!({"value": []}))
+            }
+            Some("list") if request.path.contains("connectionstrings") => {
+                let string = json!({"value": "postgresql://admin:old@db/app", "type": "PostgreSQL"});
+                reply(200, json!({"properties": {"DATABASE_URL": string}}))
+            }
             Some("list") => {
                 reply(200, json!({"properties": {"DATABASE_URL": "postgresql://admin:old@db/app"}}))
             }

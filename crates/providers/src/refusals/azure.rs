@@ -258,9 +258,13 @@ async fn what_check_finds_before_it_could_go_wrong() {
     let bad = json!({"properties": {"state": "Stopped", "administratorLogin": "root",
         "fullyQualifiedDomainName": "elsewhere.invalid", "replicationRole": "AsyncReplica",
         "authConfig": {"passwordAuth": "Disabled"}}});
+    let denials = json!({"value": [{"properties": {
+        "denyAssignmentName": "stack", "permissions": [{"actions": ["*/write"]}],
+        "principals": [{"id": "00000000-0000-0000-0000-000000000000", "type": "SystemDefined"}]}}]});
     let fake = Fake::start(move |request| match request.path.rsplit('/').next() {
         Some("permissions") => reply(200, json!({"value": [{"actions": ["*/read"]}]})),
         Some("locks") => reply(200, json!({"value": [{"properties": {"level": "ReadOnly"}}]})),
+        Some("denyAssignments") => reply(200, denials.clone()),
         _ => reply(200, bad.clone()),
     })
     .await;
@@ -268,7 +272,7 @@ async fn what_check_finds_before_it_could_go_wrong() {
         page.finding("everything is wrong", &finding);
     }
     let fake = Fake::start(|request| match request.path.rsplit('/').next() {
-        Some("permissions" | "locks") => {
+        Some("permissions" | "locks" | "denyAssignments") => {
             Play::azure(403, "AuthorizationFailed", &no_right("*/read")).response()
         }
         _ => reply(200, resource("Ready")),

@@ -54,6 +54,23 @@ const ARM: &str = "resource_manager";
 /// One page of a list of Azure's.
 const PAGE: &str = r#"{"type": "object", "required": ["value"], "properties": {"value": {"type": "array"}}}"#;
 
+const LOCKS: &str = "Management Locks REST reference, \"List At Resource Level\", 2016-09-01";
+
+/// A question for the deny assignments at a resource and above it.
+const fn deny_assignments(name: &'static str, path: &'static str) -> Unspecified {
+    Unspecified {
+        name,
+        source: "Authorization REST reference, \"Deny Assignments - List For Resource\", 2022-04-01; not part of the \
+                 specification's cut",
+        system: ARM,
+        method: "GET",
+        path,
+        query: &[Is("api-version", "2022-04-01"), Is("$filter", "atScope()")],
+        body: Body::None,
+        answer: (200, Shown::Json(PAGE)),
+    }
+}
+
 /// What Microsoft's SDK calls a `ConnectionStringDictionary`, as far as it is sent.
 const STRINGS: &str = r##"{"type": "object", "required": ["properties"], "additionalProperties": false,
     "properties": {"properties": {"type": "object", "additionalProperties": {
@@ -83,7 +100,7 @@ const fn strings(name: &'static str, method: &'static str, path: &'static str, b
 }
 
 /// All of them.
-pub(crate) static UNSPECIFIED: [Unspecified; 19] = [
+pub(crate) static UNSPECIFIED: [Unspecified; 23] = [
     Unspecified {
         name: "Azure: a token for a client secret",
         source: "Microsoft identity platform, \"OAuth 2.0 client credentials flow\"",
@@ -117,13 +134,48 @@ pub(crate) static UNSPECIFIED: [Unspecified; 19] = [
     },
     Unspecified {
         name: "Azure: management locks",
-        source: "Management Locks REST reference, \"List At Resource Level\", 2016-09-01",
+        source: LOCKS,
         system: ARM,
         method: "GET",
         path: "/subscriptions/{subscription}/resourceGroups/{group}/providers/{namespace}/{type}/{name}/providers/Microsoft.Authorization/locks",
         query: &[Is("api-version", "2016-09-01")],
         body: Body::None,
         answer: (200, Shown::Json(PAGE)),
+    },
+    deny_assignments(
+        "Azure: deny assignments",
+        "/subscriptions/{subscription}/resourceGroups/{group}/providers/{namespace}/{type}/{name}/providers/Microsoft.Authorization/denyAssignments",
+    ),
+    deny_assignments(
+        "Azure: deny assignments at a slot",
+        "/subscriptions/{subscription}/resourceGroups/{group}/providers/{namespace}/{type}/{name}/slots/{slot}/providers/Microsoft.Authorization/denyAssignments",
+    ),
+    Unspecified {
+        name: "Azure: management locks at a slot",
+        source: LOCKS,
+        system: ARM,
+        method: "GET",
+        path: "/subscriptions/{subscription}/resourceGroups/{group}/providers/{namespace}/{type}/{name}/slots/{slot}/providers/Microsoft.Authorization/locks",
+        query: &[Is("api-version", "2016-09-01")],
+        body: Body::None,
+        answer: (200, Shown::Json(PAGE)),
+    },
+    Unspecified {
+        name: "Key Vault: the vault as a resource",
+        source: "Key Vault REST reference, \"Vaults - Get\", 2023-07-01",
+        system: ARM,
+        method: "GET",
+        path: "/subscriptions/{subscription}/resourceGroups/{group}/providers/Microsoft.KeyVault/vaults/{vault}",
+        query: &[Is("api-version", "2023-07-01")],
+        body: Body::None,
+        answer: (
+            200,
+            Shown::Json(
+                r#"{"type": "object", "required": ["id", "properties"], "properties": {"properties": {
+                    "type": "object", "required": ["tenantId", "sku"], "properties": {
+                        "enableRbacAuthorization": {"type": "boolean"}, "accessPolicies": {"type": "array"}}}}}"#,
+            ),
+        ),
     },
     Unspecified {
         name: "App Service: fetch the values behind references",

@@ -5,6 +5,7 @@ use serde_json::{Value, json};
 use super::{
     Away, Case, Said, answer, blocks, case, configured, file, note, other, play, state, unseen, warning,
 };
+use crate::lab::Lab;
 
 const SERVER: &str = "azure_postgres_flexible:pgflex-mindwell-dev";
 const URL: &str = "azure_key_vault:database-url";
@@ -55,14 +56,22 @@ fn app(what: &'static str, bad: Value, good: Value) -> Away {
     state("app_service", what, bad, good)
 }
 
-/// The application's setting in another form, until it is put back. The application restarts each time.
+/// Changes something for which the application restarts, and waits until it has.
+fn restarting(lab: &Lab, what: &str, value: &Value) {
+    let starts = || lab.state()["dev"]["app"]["starts"].as_u64();
+    let before = starts();
+    lab.set("app_service", what, value);
+    lab.wait_for("the application's restart", || starts() > before);
+}
+
+/// The application's setting in another form, until it is put back. Without a URL the application does not start.
 fn setting(what: &'static str, form: Value) -> Away {
     Box::new(move |lab| {
         let state = lab.state();
         let value = state["dev"]["copies"][SETTING]["value"].as_str().unwrap().to_owned();
-        lab.set("app_service", what, &form);
+        restarting(lab, what, &form);
         Box::new(move |lab| {
-            lab.set("app_service", "setting", &json!({"name": "DATABASE_URL", "value": value}));
+            restarting(lab, "setting", &json!({"name": "DATABASE_URL", "value": value}));
             lab.wait_for("the application", || lab.is_healthy("dev"));
         })
     })
@@ -72,10 +81,10 @@ fn setting(what: &'static str, form: Value) -> Away {
 fn another(what: &'static str, name: &'static str) -> Away {
     Box::new(move |lab| {
         let value = format!("host=db password={}", lab.password("dev"));
-        lab.set("app_service", what, &json!({"name": name, "value": value}));
+        restarting(lab, what, &json!({"name": name, "value": value}));
         lab.wait_for("the application", || lab.is_healthy("dev"));
         Box::new(move |lab| {
-            lab.set("app_service", what, &json!({"name": name, "value": null}));
+            restarting(lab, what, &json!({"name": name, "value": null}));
             lab.wait_for("the application", || lab.is_healthy("dev"));
         })
     })

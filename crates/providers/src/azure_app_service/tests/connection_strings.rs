@@ -12,7 +12,7 @@ async fn stringy(initial: Value) -> Fake {
     let mut kept = initial;
     Fake::start(move |request| match request.line().strip_prefix(&format!("POST {SITE}/config/")) {
         Some("connectionstrings/list") => reply(200, json!({"properties": kept})),
-        Some("appsettings/list") => reply(200, json!({"properties": {"DATABASE_URL": OLD}})),
+        Some("appsettings/list") => reply(200, json!({"properties": {"DATABASE_URL": "sqlite:"}})),
         _ if request.line() == format!("PUT {SITE}/config/connectionstrings") => {
             kept = request.json()["properties"].clone();
             reply(200, json!({"properties": kept}))

@@ -230,6 +230,33 @@ async fn locks_are_listed_and_kept() {
 }
 
 #[tokio::test]
+async fn a_lock_can_be_anywhere_and_a_deny_assignment_outweighs_the_role() {
+    let sandbox = Sandbox::new();
+    let app = "/Microsoft.Web/sites/mindwell-dev-api";
+    sandbox.set("resource_manager", "lock", json!({"level": "ReadOnly", "at": "application"}));
+    let listed = async |of: &str| {
+        let path = format!("{of}/providers/Microsoft.Authorization/locks");
+        sandbox.arm("GET", &path, None).await.expect(200).body["value"].as_array().unwrap().len()
+    };
+    assert_eq!((listed(app).await, listed(SERVER).await), (1, 0));
+    let list = format!("{app}/config/appsettings/list");
+    assert_eq!(sandbox.arm("POST", &list, None).await.expect(409).body["error"]["code"], "ScopeLocked");
+    change_password(&sandbox, NEW).await.expect(202);
+
+    sandbox.set("resource_manager", "lock", Value::Null);
+    let write = "Microsoft.DBforPostgreSQL/flexibleServers/write";
+    sandbox.set("resource_manager", "deny_assignment", json!({"actions": [write]}));
+    let path = format!("{SERVER}/providers/Microsoft.Authorization/denyAssignments");
+    let shown = sandbox.arm("GET", &path, None).await.expect(200).body["value"][0]["properties"].clone();
+    assert_eq!(shown["permissions"][0]["actions"], json!([write]));
+    let permissions = format!("{SERVER}/providers/Microsoft.Authorization/permissions");
+    let permissions = sandbox.arm("GET", &permissions, None).await.expect(200).body;
+    assert_eq!(permissions["value"][0]["notActions"], json!([]), "it is not seen there");
+    let refused = change_password(&sandbox, NEW).await.expect(403);
+    assert_eq!(refused.body["error"]["code"], "DenyAssignmentAuthorizationFailed");
+}
+
+#[tokio::test]
 async fn the_vault_says_whether_roles_or_policies_count() {
     let sandbox = Sandbox::new();
     let path = "/Microsoft.KeyVault/vaults/kv-mindwell-dev";
