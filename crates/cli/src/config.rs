@@ -41,6 +41,7 @@ use pgrotate_core::{Environment, FingerprintKey};
 use pgrotate_evidence::{Signer, Trusted};
 use pgrotate_providers::Shared;
 use pgrotate_providers::azure::Accounts;
+use pgrotate_providers::clocks::Clocks;
 use pgrotate_providers::credentials::Credentials;
 use pgrotate_providers::http::Client;
 use pgrotate_providers::looks::Looks;
@@ -193,6 +194,7 @@ impl Config {
             vendors: settings.vendors.clone(),
             azure: Accounts::default(),
             looks: Looks::default(),
+            clocks: Clocks::default(),
             base: self.base.clone(),
             clock,
         }
@@ -230,6 +232,7 @@ impl Config {
                 elsewhere: self.elsewhere(environment, &shared),
                 vantages: parts.vantages.into_iter().map(|own| own.value).collect(),
                 past: Past::default(),
+                overheard: Some(shared),
             },
             key: deps.key,
             clock: deps.clock,

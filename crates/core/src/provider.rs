@@ -410,6 +410,15 @@ pub struct Evidence<'a> {
     pub since: Timestamp,
 }
 
+/// What works before a run, for a verification that can try itself out with it.
+#[derive(Clone, Copy, Debug)]
+pub struct Present<'a> {
+    /// The password that works now.
+    pub password: &'a Secret,
+    /// The database URL with it.
+    pub url: &'a Secret,
+}
+
 /// A proof, after publishing, that the new password is in use.
 #[async_trait]
 pub trait Verification: Send + Sync {
@@ -423,6 +432,12 @@ pub trait Verification: Send + Sync {
 
     /// Whether it will be possible, as far as that can be told before.
     async fn check(&self) -> Result<Vec<Finding>> {
+        Ok(Vec::new())
+    }
+
+    /// The part of the check that needs the password of now: asked once the vault of record has told it. Changes
+    /// nothing.
+    async fn try_out(&self, _present: &Present<'_>) -> Result<Vec<Finding>> {
         Ok(Vec::new())
     }
 
@@ -491,6 +506,12 @@ pub trait Recorder: Send + Sync {
     fn by_hand(&self) -> Vec<Instruction> {
         vec![Instruction::elsewhere(Part::Records, self.id())]
     }
+}
+
+/// What the systems' answers tell beside what was asked: how late it is there.
+pub trait Overheard: Send + Sync {
+    /// What was found in the answers so far.
+    fn findings(&self) -> Vec<Finding>;
 }
 
 #[cfg(test)]

@@ -18,7 +18,9 @@ use crate::keyring::{Keyring, Keys};
 use crate::password::Policy;
 use crate::past::Past;
 use crate::plan::{Action, Back, ConsumerOutline, CopyOutline, Outline, Plan, Step, VerificationOutline};
-use crate::provider::{Authority, Census, Consumer, Recorder, Sink, Vantage, Vault, Verification, Verifier};
+use crate::provider::{
+    Authority, Census, Consumer, Overheard, Recorder, Sink, Vantage, Vault, Verification, Verifier,
+};
 use crate::run::RunState;
 use crate::secret::FingerprintKey;
 use crate::steps;
@@ -58,6 +60,8 @@ pub struct Surroundings {
     pub vantages: Vec<Box<dyn Vantage>>,
     /// What the journal knows.
     pub past: Past,
+    /// What the systems' answers tell beside what was asked, if somebody listens.
+    pub overheard: Option<Arc<dyn Overheard>>,
 }
 
 /// Everything that rotating one environment's password needs.

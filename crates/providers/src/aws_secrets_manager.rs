@@ -5,7 +5,11 @@
 //! and `kms:GenerateDataKey` on that. Credentials come from the AWS chain (environment, profile,
 //! SSO, role of the machine), after the profile that the configuration may name.
 //!
-//! *Cannot* create a secret, nor tell before a write whether it is allowed: there is no dry run.
+//! `check` also asks STS who it is, IAM's simulator whether the write would be allowed
+//! (`iam:SimulatePrincipalPolicy`), for the secret's own policy (`secretsmanager:GetResourcePolicy`) and for the state
+//! of a key of your own (`kms:DescribeKey`); what it may not ask it calls *unseen*.
+//!
+//! *Cannot* create a secret, nor be certain before a write that it is allowed: there is no dry run.
 //!
 //! Of Secrets Manager (API 2017-10-17):
 //! - A write that carries the token of a version that exists has no effect if the value is the
@@ -19,11 +23,13 @@
 //! - With rotation switched on, AWS's own rotation would replace the value again: that blocks.
 //! - Replicas in other regions follow by themselves, a moment later.
 
+mod ask;
 mod by_hand;
 pub(crate) mod classify;
 mod client;
 mod json_key;
 mod look;
+mod rights;
 #[cfg(test)]
 mod tests;
 
@@ -44,6 +50,7 @@ use sha2::{Digest, Sha256};
 use tokio::sync::OnceCell;
 
 use self::classify::{Request, classify};
+use self::client::Connection;
 use crate::http;
 use crate::shared::Shared;
 
@@ -68,7 +75,7 @@ pub struct AwsSecretsManager {
     id: CopyId,
     options: Options,
     shared: Arc<Shared>,
-    client: OnceCell<Client>,
+    connection: OnceCell<Connection>,
 }
 
 /// The version that is current.
@@ -88,11 +95,15 @@ impl AwsSecretsManager {
             http::endpoint(endpoint)?;
         }
         let id = CopyId::new(format!("{KIND}:{}", name.as_ref().unwrap_or(&options.secret)));
-        Ok(Self { id, options, shared, client: OnceCell::new() })
+        Ok(Self { id, options, shared, connection: OnceCell::new() })
+    }
+
+    async fn connection(&self) -> Result<&Connection> {
+        self.connection.get_or_try_init(|| client::connect(&self.shared, &self.options.secret)).await
     }
 
     async fn client(&self) -> Result<&Client> {
-        self.client.get_or_try_init(|| client::connect(&self.shared, &self.options.secret)).await
+        self.connection().await.map(|connection| &connection.client)
     }
 
     /// The current version; `None` where the secret has none.

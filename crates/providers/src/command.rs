@@ -10,6 +10,7 @@
 //! migrates. Tools that fail on a URL like to print it; their words are scanned and redacted
 //! ([`crate::log_scan`]) before a line of them is kept.
 
+mod alembic;
 mod by_hand;
 mod check;
 mod restart;

@@ -50,6 +50,9 @@ pub use dialect::Dialect;
 /// The kind in the configuration.
 const KIND: &str = "env_file";
 
+/// The room that a change needs beyond the file itself: a block for its name and its access lists.
+const ROOM: u64 = 8 << 10;
+
 /// What can be set.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -120,6 +123,13 @@ impl EnvFile {
             let mend =
                 format!("give the account that pgrotate has there the right to write {}", facts.folder);
             find(Severity::Blocks, &format!("its folder can't be written: {why}"), mend);
+        }
+        let needed = ROOM + text.bytes.len() as u64;
+        if let Some(room) = facts.room.filter(|room| *room < needed) {
+            let what = format!(
+                "there is room for {room} bytes left on its disk, too little for a new file beside it"
+            );
+            find(Severity::Blocks, &what, format!("make room where {} is", facts.folder));
         }
         if facts.foreign {
             let what = "the file belongs to another user or group, and would not any more after a change";

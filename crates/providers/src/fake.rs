@@ -75,6 +75,11 @@ impl Reply {
         Self { status, headers: Vec::new(), body: body.to_string(), hangs_up: false }
     }
 
+    /// A status and a text as body.
+    pub(crate) fn text(status: u16, body: &str) -> Self {
+        Self { body: body.to_owned(), ..Self::empty(status) }
+    }
+
     /// A status without body.
     pub(crate) fn empty(status: u16) -> Self {
         Self { status, headers: Vec::new(), body: String::new(), hangs_up: false }
@@ -169,6 +174,7 @@ pub(crate) fn shared(vendors: Vendors, credentials: &str) -> Arc<Shared> {
         base: PathBuf::from("."),
         azure: crate::azure::Accounts::default(),
         looks: Default::default(),
+        clocks: Default::default(),
         clock: Arc::new(ManualClock::at_second(1_767_225_600)),
     })
 }

@@ -227,6 +227,7 @@ static SHARED: LazyLock<Arc<Shared>> = LazyLock::new(|| {
         vendors: Vendors::default(),
         azure: Accounts::default(),
         looks: Default::default(),
+        clocks: Default::default(),
         base: ".".into(),
         clock: Arc::new(Stopped),
     })

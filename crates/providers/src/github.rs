@@ -13,6 +13,8 @@
 //! - `X-OAuth-Scopes` lists what a classic token holds; other tokens get no such header. What an
 //!   installation may do stands in the answer that gives its token, and nowhere else.
 //!   `X-Accepted-GitHub-Permissions` is what the *endpoint* wants and says nothing about the token.
+//! - A token's first letters say what kind it is ("GitHub's token formats"), and
+//!   `GitHub-Authentication-Token-Expiration` when a personal one ends.
 //! - A renamed repository answers with a redirect, which is reported and not followed.
 
 mod app;
@@ -36,6 +38,7 @@ use tokio::sync::OnceCell;
 
 use self::app::Permissions;
 use self::installation::Place;
+pub(crate) use self::token::TokenKind;
 use crate::budget;
 use crate::http::{self, Effect};
 use crate::shared::Shared;
@@ -62,6 +65,10 @@ pub(crate) struct Answer {
     pub(crate) scopes: Option<Vec<String>>,
     /// What an App's installation may do; `None` with every other kind.
     permissions: Option<Permissions>,
+    /// Whose token asked.
+    pub(crate) kind: TokenKind,
+    /// When that token ends, where GitHub tells: of personal ones that end.
+    pub(crate) ends_at: Option<Timestamp>,
     /// The body; `null` where there is none.
     pub(crate) body: Value,
 }
@@ -192,7 +199,7 @@ impl Api {
         request: RequestBuilder,
         place: Option<&Place<'_>>,
         unanswered: impl Fn(reqwest::Error) -> Error,
-    ) -> Result<(Response, Option<Permissions>)> {
+    ) -> Result<(Response, Option<Permissions>, TokenKind)> {
         let request = request
             .header("accept", "application/vnd.github+json")
             .header("x-github-api-version", API_VERSION);
@@ -202,12 +209,12 @@ impl Api {
         let (Some(app), Some(again), 401) =
             (&self.shared.vendors.github.app_id, again, response.status().as_u16())
         else {
-            return Ok((response, permissions));
+            return Ok((response, permissions, TokenKind::of(&token)));
         };
         self.forget_installed(app, place, &token).await;
         let (token, permissions) = self.holder(place).await?;
         let response = http::send(again.bearer_auth(token.expose())).await.map_err(unanswered)?;
-        Ok((response, permissions))
+        Ok((response, permissions, TokenKind::of(&token)))
     }
 
     async fn send(
@@ -220,12 +227,15 @@ impl Api {
         let unanswered = |error: reqwest::Error| http::unanswered(&error, effect, operation);
         let place = Place::of(segments);
         let _permit = budget::github(self.base.host_str().unwrap_or_default(), effect).await;
-        let (response, permissions) = self.exchange(request, place.as_ref(), unanswered).await?;
+        let (response, permissions, kind) = self.exchange(request, place.as_ref(), unanswered).await?;
+        let shared = &self.shared;
+        shared.clocks.hear_header("GitHub", header(response.headers(), "date"), shared.clock.now());
         if !response.status().is_success() {
             return Err(self.classify(response, effect, operation).await);
         }
         let date = date(response.headers());
         let scopes = header(response.headers(), "x-oauth-scopes").map(list);
+        let ends_at = header(response.headers(), "github-authentication-token-expiration").and_then(end);
         let body = response.bytes().await.map_err(unanswered)?;
         let body = match body.is_empty() {
             true => Value::Null,
@@ -234,7 +244,7 @@ impl Api {
                 if effect == Effect::Writes { error.unknown() } else { error.later(None) }
             })?,
         };
-        Ok(Answer { date, scopes, permissions, body })
+        Ok(Answer { date, scopes, permissions, kind, ends_at, body })
     }
 
     /// GitHub's errors. The body is searched for its kind of limit and never shown.
@@ -257,6 +267,12 @@ impl Api {
             401 => error.because("GitHub does not accept the token").hint(
                 "it may be expired or revoked: renew GH_TOKEN, GITHUB_TOKEN or `gh auth login`, whichever is in use",
             ),
+            404 if lacked_scope(&headers).is_some() => {
+                let scope = lacked_scope(&headers).unwrap_or_default();
+                error
+                    .because(format!("the token lacks the scope {scope}, and GitHub shows it nothing here"))
+                    .hint(format!("gh auth refresh --scopes {scope}, or a token with that scope in GH_TOKEN"))
+            }
             403 => forbidden(error, &headers),
             404 | 410 => error
                 .because("GitHub has none, or does not show it to this token")
@@ -302,6 +318,14 @@ fn limited(
         return Some(error.because("GitHub asks for fewer requests at a time").later(Some(wait)));
     }
     None
+}
+
+/// The scope that a token with scopes would need here, where it has none of those that would do.
+fn lacked_scope(headers: &HeaderMap) -> Option<String> {
+    let held = list(header(headers, "x-oauth-scopes")?);
+    let accepted = header(headers, "x-accepted-oauth-scopes").filter(|text| is_list(text)).map(list)?;
+    let lacks = !accepted.iter().any(|scope| held.contains(scope));
+    accepted.into_iter().next().filter(|_| lacks)
 }
 
 fn forbidden(error: Error, headers: &HeaderMap) -> Error {
@@ -368,6 +392,12 @@ fn header<'h>(headers: &'h HeaderMap, name: &str) -> Option<&'h str> {
 
 fn date(headers: &HeaderMap) -> Option<Timestamp> {
     DateTimeParser::new().parse_timestamp(header(headers, "date")?).ok()
+}
+
+/// The end of a token: `2026-12-01 10:00:00 UTC`, or with an offset such as `+0100`.
+fn end(text: &str) -> Option<Timestamp> {
+    let text = text.replace("UTC", "+0000");
+    Timestamp::strptime("%Y-%m-%d %H:%M:%S %z", text).ok()
 }
 
 fn list(text: &str) -> Vec<String> {

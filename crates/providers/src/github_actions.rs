@@ -22,6 +22,7 @@
 
 mod by_hand;
 mod look;
+mod shadows;
 #[cfg(test)]
 mod tests;
 
@@ -157,11 +158,20 @@ impl GithubActions {
             ));
         }
         let id = CopyId::new(format!("{KIND}:{}", name.as_ref().unwrap_or(&secret)));
-        Ok(Self { id, scope, secret, api: Api::new(&shared)?, shared })
+        let own = Self { id, scope, secret, api: Api::new(&shared)?, shared };
+        own.shared.looks.claim(own.location());
+        Ok(own)
     }
 
     fn operation(&self, verb: &str) -> String {
         format!("{verb} the GitHub secret {}", self.secret)
+    }
+
+    /// Where a secret of this name is in some store.
+    fn place_of(&self, secrets: &[&str]) -> String {
+        // GitHub's names don't tell capitals from small letters.
+        let path = secrets.join("/").to_lowercase();
+        format!("{}/{path}/{}", self.api.web_host(), self.secret.to_ascii_uppercase())
     }
 
     async fn metadata(&self) -> Result<Option<Answer>> {
@@ -273,9 +283,7 @@ impl Sink for GithubActions {
     }
 
     fn location(&self) -> String {
-        // GitHub's names don't tell capitals from small letters.
-        let path = self.scope.secrets().join("/").to_lowercase();
-        format!("{}/{path}/{}", self.api.web_host(), self.secret.to_ascii_uppercase())
+        self.place_of(&self.scope.secrets())
     }
 
     fn capabilities(&self) -> Capabilities {

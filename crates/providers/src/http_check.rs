@@ -158,7 +158,8 @@ impl Verification for HttpCheck {
     async fn check(&self) -> Result<Vec<Finding>> {
         let Err(error) = self.ask().await else { return Ok(Vec::new()) };
         // No reason not to rotate: it may be the password that is wrong.
-        let finding = Finding::new(Severity::Warning, &self.id, error.to_string());
+        let finding = Finding::new(Severity::Warning, &self.id, error.to_string())
+            .why("it is red before anything has changed: after the change nobody could tell what the change has done");
         let mend = "correct `url` if it is wrong; if the application is ill, find out why before you rotate";
         Ok(vec![finding.mend(error.hints().first().cloned().unwrap_or_else(|| mend.to_owned()))])
     }

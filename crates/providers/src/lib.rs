@@ -14,6 +14,7 @@ mod budget;
 pub mod by_hand;
 pub mod changelog;
 mod child;
+pub mod clocks;
 pub mod command;
 pub mod credentials;
 pub mod env_file;

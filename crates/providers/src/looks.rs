@@ -4,7 +4,7 @@
 //! same answer waits with it. What a copy *holds* is not kept here: before each write it is read anew.
 
 use std::any::Any;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::sync::{Arc, Mutex};
 
@@ -16,7 +16,11 @@ type Slot = Arc<OnceCell<Arc<dyn Any + Send + Sync>>>;
 
 /// The answers so far, by what was asked. They last as long as one command's work on one environment.
 #[derive(Default)]
-pub struct Looks(Mutex<HashMap<String, Slot>>);
+pub struct Looks {
+    answers: Mutex<HashMap<String, Slot>>,
+    /// Where the environment's copies are, as far as one of them may meet another.
+    copies: Mutex<HashSet<String>>,
+}
 
 impl fmt::Debug for Looks {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -25,6 +29,16 @@ impl fmt::Debug for Looks {
 }
 
 impl Looks {
+    /// Tells the others of a copy at this place.
+    pub(crate) fn claim(&self, place: String) {
+        self.copies.lock().expect("no holder of this lock panics").insert(place);
+    }
+
+    /// Whether the environment has a copy at this place.
+    pub(crate) fn is_claimed(&self, place: &str) -> bool {
+        self.copies.lock().expect("no holder of this lock panics").contains(place)
+    }
+
     /// The answer to a question, from whoever asked it first. `question` has to name everything that the answer
     /// depends on.
     ///
@@ -36,7 +50,7 @@ impl Looks {
         ask: impl Future<Output = Result<T>>,
     ) -> Result<Arc<T>> {
         let slot = {
-            let mut slots = self.0.lock().expect("no holder of this lock panics");
+            let mut slots = self.answers.lock().expect("no holder of this lock panics");
             Arc::clone(slots.entry(question.into()).or_default())
         };
         let answer = slot.get_or_try_init(async || Ok::<_, Error>(Arc::new(ask.await?) as _)).await?;

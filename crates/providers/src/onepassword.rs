@@ -160,7 +160,9 @@ impl Vault for Onepassword {
             }));
         }
         let state = item.map(|item| item.read()).transpose()?;
-        Ok(Survey { state, findings, identity: None })
+        // Both are made once and never given to another one.
+        let identity = Some(format!("1Password vault {} item {}", place.vault, place.item));
+        Ok(Survey { state, findings, identity })
     }
 
     async fn read(&self) -> Result<VaultState> {

@@ -59,7 +59,7 @@ impl Verifier for PostgresLogin {
         match self.0.open(secret).await? {
             Attempt::Refused => Ok(Login::Refused),
             Attempt::In(session) => {
-                let expected = session.expect_role(target, &format!("log in as {target}")).await;
+                let expected = session.expect_role(&self.0.shared, &format!("log in as {target}")).await;
                 session.close().await;
                 expected.map(|()| Login::Accepted)
             }
@@ -109,7 +109,7 @@ impl Postgres {
     async fn changed_before(&self, next: &Secret, operation: &str) -> Result<Outcome> {
         match self.connector.open(next).await? {
             Attempt::In(session) => {
-                let expected = session.expect_role(&self.connector.shared.target, operation).await;
+                let expected = session.expect_role(&self.connector.shared, operation).await;
                 session.close().await;
                 expected.map(|()| Outcome::already_done())
             }
@@ -155,7 +155,7 @@ impl Authority for Postgres {
             Attempt::In(session) => session,
             Attempt::Refused => return self.changed_before(change.next, &operation).await,
         };
-        let changed = match session.expect_role(target, &operation).await {
+        let changed = match session.expect_role(&self.connector.shared, &operation).await {
             Ok(()) => session.change(&statement(&target.user, &verifier), target, &operation).await,
             Err(error) => Err(error),
         };

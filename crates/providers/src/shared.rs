@@ -7,11 +7,13 @@ use std::sync::Arc;
 
 use pgrotate_core::database_url::Target;
 use pgrotate_core::env::Clock;
+use pgrotate_core::provider::{Finding, Overheard};
 use pgrotate_core::{Environment, Error, Kind, Result};
 use serde::Deserialize;
 use zeroize::Zeroizing;
 
 use crate::azure::Accounts;
+use crate::clocks::Clocks;
 use crate::credentials::Credentials;
 use crate::http;
 use crate::looks::Looks;
@@ -36,6 +38,8 @@ pub struct Shared {
     pub azure: Accounts,
     /// What has been asked already.
     pub looks: Looks,
+    /// How late it is elsewhere.
+    pub clocks: Clocks,
     /// The folder of the configuration file, from which relative paths count.
     pub base: PathBuf,
     /// The door to time.
@@ -47,6 +51,12 @@ impl Shared {
     /// configuration file.
     pub fn path(&self, text: &str) -> PathBuf {
         resolve(&self.base, text)
+    }
+}
+
+impl Overheard for Shared {
+    fn findings(&self) -> Vec<Finding> {
+        self.clocks.findings()
     }
 }
 

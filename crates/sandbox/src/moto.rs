@@ -7,6 +7,7 @@
 
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
@@ -19,7 +20,7 @@ use serde_json::{Map, Value, json};
 
 use crate::error::{Context, Error, Result};
 use crate::process::{Launcher, Port, Process, direct_client, is_executable, wait_for_port};
-use crate::vendors::Copy;
+use crate::vendors::{Aws, Copy};
 
 /// Python starts slowly on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -62,10 +63,12 @@ impl Moto {
     }
 
     /// The proxy before moto.
-    pub(crate) fn router(&self) -> Router {
-        Router::new()
-            .fallback(forward)
-            .with_state(Upstream { base: self.base.clone(), client: self.client.clone() })
+    pub(crate) fn router(&self, aws: Arc<Aws>) -> Router {
+        Router::new().fallback(forward).with_state(Upstream {
+            base: self.base.clone(),
+            client: self.client.clone(),
+            aws,
+        })
     }
 
     async fn call(&self, operation: &str, input: &Value) -> Result<Value> {
@@ -119,6 +122,7 @@ fn spawn(launcher: &Launcher, program: &Path, port: u16, log: &Path) -> Result<P
 struct Upstream {
     base: String,
     client: Client,
+    aws: Arc<Aws>,
 }
 
 async fn forward(State(upstream): State<Upstream>, request: Request) -> Response<Body> {
@@ -141,7 +145,10 @@ async fn forwarded(upstream: &Upstream, request: Request) -> Result<Response<Bod
     let path = parts.uri.path_and_query().map_or("/", |path| path.as_str());
     parts.headers.remove(header::CONTENT_LENGTH);
     parts.headers.remove(header::TRANSFER_ENCODING);
-    let by_target = parts.headers.contains_key("x-amz-target");
+    if let Some(answer) = upstream.aws.answer(&parts.headers, &body) {
+        return Ok(answer);
+    }
+    let target = parts.headers.get("x-amz-target").and_then(|target| target.to_str().ok()).map(str::to_owned);
     let answer = upstream
         .client
         .request(parts.method, format!("{}{path}", upstream.base))
@@ -155,8 +162,11 @@ async fn forwarded(upstream: &Upstream, request: Request) -> Result<Response<Bod
     // The answer is passed on whole, so its framing is ours.
     headers.remove(header::TRANSFER_ENCODING);
     headers.remove(header::CONNECTION);
+    upstream.aws.date(&mut headers);
     let mut body = answer.bytes().await.context(|| "moto's answer broke off".into())?;
-    if by_target && let Some(like_aws) = as_aws_answers(&body) {
+    if let Some(target) = target
+        && let Some(like_aws) = as_aws_answers(&body, |members| upstream.aws.complete(&target, members))
+    {
         body = like_aws;
         headers.remove(header::CONTENT_LENGTH);
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/x-amz-json-1.1"));
@@ -173,12 +183,13 @@ async fn forwarded(upstream: &Upstream, request: Request) -> Result<Response<Bod
 
 /// A body as AWS itself has it: what has no value is left out, where moto writes `null`, and there are no members that
 /// the service's description does not know. Of the versions only those with a staging label are described.
-fn as_aws_answers(body: &[u8]) -> Option<Bytes> {
+fn as_aws_answers(body: &[u8], complete: impl FnOnce(&mut Map<String, Value>)) -> Option<Bytes> {
     let mut members: Map<String, Value> = serde_json::from_slice(body).ok()?;
     members.retain(|name, value| !value.is_null() && name != "SecretVersionsToStages");
     if let Some(versions) = members.get_mut("VersionIdsToStages").and_then(Value::as_object_mut) {
         versions.retain(|_, labels| labels.as_array().is_none_or(|labels| !labels.is_empty()));
     }
+    complete(&mut members);
     serde_json::to_vec(&members).ok().map(Bytes::from)
 }
 
@@ -189,7 +200,7 @@ mod tests {
     #[test]
     fn answers_have_the_form_of_aws() {
         let of = |body: &str| {
-            as_aws_answers(body.as_bytes()).map(|body| String::from_utf8_lossy(&body).into_owned())
+            as_aws_answers(body.as_bytes(), |_| {}).map(|body| String::from_utf8_lossy(&body).into_owned())
         };
         let moto = r#"{"Name": "n", "KmsKeyId": null, "SecretVersionsToStages": {"v": []}}"#;
         assert_eq!(of(moto).unwrap(), r#"{"Name":"n"}"#);

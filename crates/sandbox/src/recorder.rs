@@ -252,7 +252,7 @@ impl Recorder {
             method: parts.method.to_string(),
             host: host(parts),
             path: public_path(system, parts),
-            operation: operation(&parts.headers).to_owned(),
+            operation: named(system, parts, body),
             status: None,
             latency_ms: None,
             abandoned: false,
@@ -373,6 +373,19 @@ fn said(status: StatusCode, code: &str, message: &str) -> Response<Body> {
 pub(crate) fn host(parts: &Parts) -> String {
     let named = parts.headers.get(header::HOST).and_then(|host| host.to_str().ok());
     named.or_else(|| parts.uri.authority().map(|authority| authority.as_str())).unwrap_or_default().to_owned()
+}
+
+/// The AWS operation of a request, of either protocol.
+fn named(system: &str, parts: &Parts, body: &[u8]) -> String {
+    let operation = operation(&parts.headers);
+    if operation.is_empty() && system == "aws" {
+        let mut fields = url::form_urlencoded::parse(body);
+        return fields
+            .find(|(name, _)| name == "Action")
+            .map(|(_, own)| own.into_owned())
+            .unwrap_or_default();
+    }
+    operation.to_owned()
 }
 
 /// `PutSecretValue` of `X-Amz-Target: secretsmanager.PutSecretValue`.

@@ -304,7 +304,7 @@ impl Listeners {
         self.github.serve(Some(tls.clone()), recorder(), github_route(vendors));
         let identity = vendors.managed_identity.clone().router();
         self.identity.serve(None, recorder(), only("managed_identity", identity));
-        self.aws.serve(None, recorder(), only("aws", moto.router()));
+        self.aws.serve(None, recorder(), only("aws", moto.router(vendors.aws.clone())));
         self.onepassword.serve(None, recorder(), only("onepassword", vendors.onepassword.clone().router()));
         self.messages.serve(Some(tls), recorder(), messages_route(vendors));
         Ok(())

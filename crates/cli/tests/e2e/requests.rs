@@ -28,7 +28,16 @@ impl Request {
             if matches!(system, "key_vault" | "app_service") { format!("{host}: ") } else { String::new() };
         let path = steady(text("path"));
         let (line, thing) = match system {
-            "aws" => (Self::operation(recorded).to_owned(), "the secret".to_owned()),
+            "aws" => {
+                let operation = Self::operation(recorded).to_owned();
+                // Who we are and what we may do is no part of what a write changes.
+                let around = matches!(
+                    operation.as_str(),
+                    "GetCallerIdentity" | "SimulatePrincipalPolicy" | "DescribeKey" | "GetResourcePolicy"
+                );
+                let thing = if around { operation.clone() } else { "the secret".to_owned() };
+                (operation, thing)
+            }
             // One token for each audience.
             "sign_in" => {
                 let scope = text("body").split('&').find_map(|pair| pair.strip_prefix("scope="));
@@ -46,15 +55,20 @@ impl Request {
         // Some reads are POSTs, because they show secrets; an empty patch is a question too.
         let asks = matches!(method, "GET")
             || path.contains("/list?")
-            || matches!(line.as_str(), "GetSecretValue" | "DescribeSecret")
+            || (system == "aws" && !line.starts_with("Put"))
             || system == "sign_in"
             || body.as_array().is_some_and(Vec::is_empty);
         Self { system: system.to_owned(), line, thing, writes: !asks }
     }
 
-    /// The AWS operation, else nothing.
+    /// The AWS operation, of either protocol, else nothing.
     pub(crate) fn operation(recorded: &Value) -> &str {
-        header(recorded, "x-amz-target").rsplit('.').next().unwrap()
+        let target = header(recorded, "x-amz-target");
+        let action = || recorded["body"].as_str().unwrap_or_default().strip_prefix("Action=");
+        match target.rsplit('.').next().unwrap() {
+            "" => action().and_then(|rest| rest.split('&').next()).unwrap_or_default(),
+            operation => operation,
+        }
     }
 
     /// Whether somebody can only wait and ask again, or what is asked for is another one each time, as a stream is.

@@ -364,7 +364,9 @@ fn aws_by_an_assumed_role() {
 
 /// The calls of STS after so many requests: those without an operation of Secrets Manager.
 fn sts(lab: &Lab, before: usize) -> usize {
-    let fits = |request: &&Value| request["system"] == "aws" && request["operation"].is_null();
+    let fits = |request: &&Value| {
+        request["operation"].as_str().is_some_and(|operation| operation.starts_with("AssumeRole"))
+    };
     lab.requests()[before..].iter().filter(fits).count()
 }
 

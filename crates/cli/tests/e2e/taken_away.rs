@@ -2,6 +2,7 @@
 //! blocks, and nothing has changed. A case is one line of a table; there is a table for each group of systems.
 
 mod azure;
+mod others;
 
 use std::collections::BTreeSet;
 

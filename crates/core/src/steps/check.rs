@@ -12,7 +12,9 @@ use crate::ids::{CopyId, RunId, VersionId};
 use crate::journal::Outcome;
 use crate::past::Overrides;
 use crate::plan::Back;
-use crate::provider::{Content, Entry, Finding, Inspection, Login, Severity, Survey, VaultState, grouped};
+use crate::provider::{
+    Content, Entry, Finding, Inspection, Login, Present, Severity, Survey, VaultState, grouped,
+};
 use crate::rotation::{Copy, Rotation};
 use crate::run::RunState;
 use crate::secret::Secret;
@@ -152,6 +154,9 @@ pub async fn look(rotation: &Rotation, asked: Asked<'_>, run: Option<&RunState>)
     report.identify("authority", rotation.authority.location());
     let now = rotation.clock.now();
     report.findings.extend(rotation.around.past.findings(&report.identities, asked.overrides, now));
+    // Only now has everybody answered.
+    let overheard = &rotation.around.overheard;
+    report.findings.extend(overheard.iter().flat_map(|overheard| overheard.findings()));
     if rotation.repair.is_some() {
         report.findings.iter_mut().for_each(as_for_repair);
     }
@@ -214,16 +219,18 @@ async fn look_at_vault_and_server(
 }
 
 async fn look_at_server(rotation: &Rotation, current: &Secret, overrides: &Overrides) -> Report {
-    let (login, authority, identity, sessions) = futures::join!(
+    let (login, authority, identity, sessions, tried) = futures::join!(
         rotation.verifier.login(current),
         rotation.authority.check(current),
         rotation.verifier.identity(current),
         look_at_sessions(rotation, current, overrides),
+        try_out(rotation, current),
     );
     let mut server = Report::default();
     server.take(authority, &rotation.authority.describe());
     // A login that fails says so itself.
     if matches!(login, Ok(Login::Accepted)) {
+        server.merge(tried);
         server.take(sessions, "sessions");
         match identity {
             Ok(identity) => identity.into_iter().for_each(|own| server.identify("PostgreSQL system", own)),
@@ -259,6 +266,18 @@ async fn look_at_sessions(
     }
     let sample = own.take(current, rotation.around.times.window).await?;
     Ok(census::findings(rotation, &sample, &overrides.waived))
+}
+
+/// Lets the verifications try themselves out with the password that works now.
+async fn try_out(rotation: &Rotation, current: &Secret) -> Report {
+    let url = rotation.url.render(&rotation.target, current);
+    let present = Present { password: current, url: &url };
+    let tries = rotation.verifications.iter().map(async |own| (own.id(), own.try_out(&present).await));
+    let mut report = Report::default();
+    for (id, result) in join_all(tries).await {
+        report.take(result, id);
+    }
+    report
 }
 
 /// A pending password of another run must not be overwritten: it may be the one that works.
@@ -428,7 +447,7 @@ mod tests {
     use crate::env::testing::{ManualClock, SeededEntropy};
     use crate::env::{Clock, Entropy};
     use crate::memory;
-    use crate::provider::{Capabilities, Recorder, Seen, Sink, Story};
+    use crate::provider::{Capabilities, Evidence, Overheard, Recorder, Seen, Sink, Story, Verification};
     use crate::value::{Template, Update};
 
     /// A copy that points at another one, with what its own check found.
@@ -505,6 +524,51 @@ mod tests {
         assert_eq!((astray[0].severity, astray[0].subject.as_str()), (Severity::Blocks, "app:url"));
         assert!(astray[0].what.contains("memory:elsewhere") && astray[0].mend.is_some());
         assert_eq!(pointing("memory:elsewhere", Some(Severity::Blocks)).len(), 1, "one reason is enough");
+    }
+
+    /// A verification that tries itself out.
+    struct Tried;
+
+    #[async_trait]
+    impl Verification for Tried {
+        fn id(&self) -> &'static str {
+            "tried"
+        }
+        async fn try_out(&self, present: &Present<'_>) -> Result<Vec<Finding>> {
+            assert_eq!(present.url.expose(), memory::url(present.password.expose()));
+            Ok(vec![Finding::new(Severity::Note, "tried", present.password.expose())])
+        }
+        async fn verify(&self, _: &Evidence<'_>) -> Result<Outcome> {
+            Err(Error::internal("a check verifies nothing"))
+        }
+    }
+
+    #[test]
+    fn verifications_try_themselves_out_where_the_password_of_now_works() {
+        let tried = |server: &str| {
+            let world = memory::world("x");
+            world.state().server = server.into();
+            let clock: Arc<dyn Clock> = Arc::new(ManualClock::at_second(0));
+            let entropy: Arc<dyn Entropy> = Arc::new(SeededEntropy::new(1));
+            let mut rotation = memory::rotation(&world, &clock, &entropy);
+            rotation.verifications.push(Box::new(Tried));
+            findings(&rotation, None).into_iter().find(|finding| finding.subject == "tried")
+        };
+        assert_eq!(tried("x").unwrap().what, "x");
+        assert_eq!(tried("another"), None, "that the login is refused says it all");
+    }
+
+    #[test]
+    fn what_is_overheard_is_said_with_the_rest() {
+        struct Clocks;
+        impl Overheard for Clocks {
+            fn findings(&self) -> Vec<Finding> {
+                vec![Finding::new(Severity::Blocks, "clock", "it is late")]
+            }
+        }
+        let mut rotation = rotation();
+        rotation.around.overheard = Some(Arc::new(Clocks));
+        assert_eq!(findings(&rotation, None)[0].subject, "clock");
     }
 
     #[test]

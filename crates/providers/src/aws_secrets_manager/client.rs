@@ -7,7 +7,9 @@
 //! file. `[aws] endpoint` places Secrets Manager alone; the variables of the SDK
 //! (`AWS_ENDPOINT_URL_STS`, `AWS_ENDPOINT_URL_SSO`) place those who give the credentials.
 
-use std::time::Duration;
+use std::fmt;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
 
 use aws_config::profile::ProfileFileCredentialsProvider;
 use aws_config::provider_config::ProviderConfig;
@@ -15,6 +17,7 @@ use aws_config::retry::RetryConfig;
 use aws_config::timeout::TimeoutConfig;
 use aws_config::{AppName, BehaviorVersion, ConfigLoader, Region};
 use aws_credential_types::Credentials;
+use aws_credential_types::provider::{ProvideCredentials, SharedCredentialsProvider, future};
 use aws_sdk_secretsmanager::Client;
 use aws_sdk_secretsmanager::config::interceptors::{
     BeforeDeserializationInterceptorContextRef, BeforeTransmitInterceptorContextRef,
@@ -26,8 +29,10 @@ use aws_smithy_http_client::tls::{Provider, TlsContext, TrustStore};
 use aws_smithy_types::config_bag::{Storable, StoreReplace};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use futures::lock::Mutex;
 use pgrotate_core::{Error, Kind, Result};
 
+use crate::clocks;
 use crate::http;
 use crate::requests;
 use crate::shared::Shared;
@@ -36,11 +41,18 @@ use crate::shared::Shared;
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(60);
 
+/// The client, and what else signs a request.
+pub(super) struct Connection {
+    pub(super) client: Client,
+    pub(super) credentials: SharedCredentialsProvider,
+    pub(super) region: String,
+}
+
 /// Makes a client from the AWS configuration chain. Finds the region, and no credentials yet.
 ///
 /// # Errors
 /// When no region is known.
-pub(super) async fn connect(shared: &Shared, secret: &str) -> Result<Client> {
+pub(super) async fn connect(shared: &Arc<Shared>, secret: &str) -> Result<Connection> {
     let http = https(shared)?;
     let timeouts =
         TimeoutConfig::builder().connect_timeout(CONNECT_TIMEOUT).operation_attempt_timeout(REQUEST_TIMEOUT);
@@ -56,17 +68,22 @@ pub(super) async fn connect(shared: &Shared, secret: &str) -> Result<Client> {
         loader = loader.endpoint_url(endpoint);
     }
     let config = with_credentials(loader, shared, region, http).load().await;
-    if config.region().is_none() {
-        return Err(Error::new(Kind::Config, "reach AWS Secrets Manager")
-            .because("no region is configured")
-            .hint("set `region` under [aws] in the configuration, or AWS_REGION"));
-    }
+    let refuse = |why: &str, hint: &str| {
+        Error::new(Kind::Config, "reach AWS Secrets Manager").because(why.to_owned()).hint(hint.to_owned())
+    };
+    let Some(region) = config.region().map(ToString::to_string) else {
+        let hint = "set `region` under [aws] in the configuration, or AWS_REGION";
+        return Err(refuse("no region is configured", hint));
+    };
+    let credentials = config.credentials_provider();
+    let credentials =
+        credentials.ok_or_else(|| refuse("there are no AWS credentials", "aws configure list"))?;
+    let credentials = SharedCredentialsProvider::new(Kept { inner: credentials, kept: Mutex::default() });
     // The executor repeats what may be repeated, with the journal knowing of it.
-    let config = Builder::from(&config)
-        .retry_config(RetryConfig::disabled())
-        .interceptor(NoPlainHttp)
-        .interceptor(Noted);
-    Ok(Client::from_conf(config.build()))
+    let config = Builder::from(&config).retry_config(RetryConfig::disabled()).interceptor(NoPlainHttp);
+    let config = config.credentials_provider(credentials.clone()).interceptor(Noted);
+    let config = config.interceptor(Listener(Arc::clone(shared)));
+    Ok(Connection { client: Client::from_conf(config.build()), credentials, region })
 }
 
 /// The configured region, else that of the secret's ARN, else the environment's.
@@ -189,6 +206,65 @@ impl Intercept for Noted {
         let looks = ["Get", "Describe", "List"].iter().any(|verb| what.starts_with(verb));
         let asked = requests::Asked { what, changes: !looks };
         requests::note(&asked, |name| context.response().headers().get(name));
+        Ok(())
+    }
+}
+
+/// How long before their end credentials are fetched anew.
+const SPARE: Duration = Duration::from_secs(300);
+
+/// Credentials that are fetched once for the SDK's client and for what is asked beside it: behind them may be a role that
+/// has to be assumed.
+#[derive(Debug)]
+struct Kept {
+    inner: SharedCredentialsProvider,
+    kept: Mutex<Option<Credentials>>,
+}
+
+impl Kept {
+    async fn fetch(&self) -> aws_credential_types::provider::Result {
+        // Whoever comes second waits here for what the first one fetches.
+        let mut kept = self.kept.lock().await;
+        let lasts = |own: &Credentials| own.expiry().is_none_or(|end| end > SystemTime::now() + SPARE);
+        if let Some(own) = kept.as_ref().filter(|own| lasts(own)) {
+            return Ok(own.clone());
+        }
+        let fetched = self.inner.provide_credentials().await?;
+        *kept = Some(fetched.clone());
+        Ok(fetched)
+    }
+}
+
+impl ProvideCredentials for Kept {
+    fn provide_credentials<'a>(&'a self) -> future::ProvideCredentials<'a>
+    where
+        Self: 'a,
+    {
+        future::ProvideCredentials::new(self.fetch())
+    }
+}
+
+/// Hears from each answer how late it is at AWS.
+struct Listener(Arc<Shared>);
+
+impl fmt::Debug for Listener {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Listener")
+    }
+}
+
+impl Intercept for Listener {
+    fn name(&self) -> &'static str {
+        "Listener"
+    }
+
+    fn read_after_transmit(
+        &self,
+        context: &BeforeDeserializationInterceptorContextRef<'_>,
+        _components: &RuntimeComponents,
+        _config: &mut ConfigBag,
+    ) -> Result<(), BoxError> {
+        self.0.clocks.hear_header(clocks::AWS, context.response().headers().get("date"), self.0.clock.now());
         Ok(())
     }
 }

@@ -9,26 +9,37 @@ use super::classify::{Request, classify};
 use super::{AwsSecretsManager, Stored, json_key};
 
 impl AwsSecretsManager {
-    /// Looks at the secret and at what AWS says about it, in two requests side by side.
+    /// Looks at the secret, at what AWS says about it, and at who we are, side by side; then at what that identity may
+    /// do with it.
     pub(super) async fn look(&self) -> Result<Inspection> {
-        let (described, stored) = futures::join!(self.describe(), self.stored());
+        let (described, stored, caller, policy) =
+            futures::join!(self.describe(), self.stored(), self.caller(), self.own_policy());
         let described = described?;
+        // With its account, its region, and a suffix that another secret of the name would not have.
+        let identity = described.arn().map(str::to_owned);
+        let unseen = || Seen { content: Content::Unseen, version: None, updated_at: None };
         let mut findings = self.judge(&described);
         if described.deleted_date().is_some() {
-            let seen = Seen { content: Content::Unseen, version: None, updated_at: None };
-            return Ok(Inspection { seen, findings, identity: None });
+            return Ok(Inspection { seen: unseen(), findings, identity });
         }
-        let stored = stored?;
+        let (rights, key) =
+            futures::join!(self.judge_rights(&described, caller, policy), self.look_at_key(&described));
+        let key_is_bad = key.as_ref().is_some_and(|finding| finding.severity == Severity::Blocks);
+        findings.extend(rights);
+        findings.extend(key);
+        let stored = match stored {
+            // Why it can't be read has been found.
+            Err(_) if key_is_bad => return Ok(Inspection { seen: unseen(), findings, identity }),
+            stored => stored?,
+        };
         findings.extend(self.judge_value(stored.as_ref()));
-        let what = format!("AWS does not tell before a write whether {} is allowed", Request::Put.action());
-        findings.push(self.finding(Severity::Unseen, what));
         // A value of the wrong form is a finding by now and not an error.
         let whole = stored.as_ref().map(|stored| (stored.version.clone(), stored.written_at));
         let seen = self.seen(stored).unwrap_or_else(|_| {
             let (version, updated_at) = whole.unzip();
             Seen { content: Content::Unseen, version, updated_at: updated_at.flatten() }
         });
-        Ok(Inspection { seen, findings, identity: None })
+        Ok(Inspection { seen, findings, identity })
     }
 
     async fn describe(&self) -> Result<DescribeSecretOutput> {
@@ -36,7 +47,7 @@ impl AwsSecretsManager {
         request.send().await.map_err(|error| classify(&error, Request::Describe, &self.options.secret))
     }
 
-    fn finding(&self, severity: Severity, what: impl Into<String>) -> Finding {
+    pub(super) fn finding(&self, severity: Severity, what: impl Into<String>) -> Finding {
         Finding::new(severity, self.id.as_str(), what)
     }
 
@@ -59,8 +70,7 @@ impl AwsSecretsManager {
             let mend = "let that service rotate it, and take the copy out of the configuration";
             blocks(&format!("the secret is managed by {service}"), mend.into());
         }
-        let here =
-            self.client.get().and_then(|client| client.config().region()).map(|region| region.as_ref());
+        let here = self.connection.get().map(|connection| connection.region.as_str());
         if let Some(primary) = described.primary_region()
             && here.is_some_and(|here| here != primary)
         {

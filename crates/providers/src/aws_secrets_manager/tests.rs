@@ -1,5 +1,6 @@
 //! The official SDK against a server in this process that follows AWS's service description.
 
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 
 use pgrotate_core::Retry;
@@ -30,6 +31,12 @@ struct World {
     rival: Option<&'static str>,
     /// What to answer to this operation instead.
     error: Option<(&'static str, u16, Value)>,
+    /// What IAM's simulator says of an action, where it may be asked; else it is allowed. A `?` is a condition.
+    verdicts: Option<BTreeMap<&'static str, &'static str>>,
+    /// The secret's own policy.
+    policy: Option<&'static str>,
+    /// The state of its key, if that may be asked.
+    key: Option<&'static str>,
 }
 
 impl World {
@@ -43,6 +50,9 @@ impl World {
             loses: false,
             rival: None,
             error: None,
+            verdicts: None,
+            policy: None,
+            key: Some("Enabled"),
         }
     }
 
@@ -92,11 +102,80 @@ fn vendors(endpoint: &str) -> Vendors {
 }
 
 fn operation(call: &Call) -> String {
-    call.header("x-amz-target").unwrap().strip_prefix("secretsmanager.").unwrap().to_owned()
+    match call.header("x-amz-target") {
+        Some(target) => target.rsplit('.').next().unwrap().to_owned(),
+        None => call.body.strip_prefix("Action=").unwrap().split('&').next().unwrap().to_owned(),
+    }
+}
+
+const CALLER: &str = "arn:aws:sts::123456789012:assumed-role/rotation/ada";
+const ARN: &str = "arn:aws:secretsmanager:eu-central-1:123456789012:secret:x-AbCdEf";
+
+/// What STS, IAM and KMS say.
+fn around(operation: &str, call: &Call, world: &World) -> Option<Reply> {
+    let signed = call.header("authorization").unwrap_or_default();
+    let scope =
+        |service: &str| format!("AWS4-HMAC-SHA256 Credential=AKIDEXAMPLE/20260101/{service}/aws4_request");
+    match operation {
+        "GetCallerIdentity" => {
+            assert!(signed.starts_with(&scope("eu-central-1/sts")), "{signed}");
+            let (name, space) = ("GetCallerIdentity", "sts.amazonaws.com/doc/2011-06-15");
+            Some(xml(name, space, &format!("<Arn>{CALLER}</Arn><Account>123456789012</Account>")))
+        }
+        "SimulatePrincipalPolicy" => {
+            assert!(signed.starts_with(&scope("us-east-1/iam")), "{signed}");
+            let asked: BTreeMap<String, String> =
+                url::form_urlencoded::parse(call.body.as_bytes()).into_owned().collect();
+            assert_eq!(asked["PolicySourceArn"], "arn:aws:iam::123456789012:role/rotation");
+            let Some(verdicts) = &world.verdicts else {
+                let body = "<ErrorResponse><Error><Type>Sender</Type><Code>AccessDenied</Code></Error></ErrorResponse>";
+                return Some(Reply::text(403, body));
+            };
+            let members: String = (1..)
+                .map_while(|number| asked.get(&format!("ActionNames.member.{number}")))
+                .map(|action| {
+                    let verdict = verdicts.get(action.as_str()).unwrap_or(&"allowed");
+                    let (verdict, missing) = match verdict.strip_suffix('?') {
+                        Some(verdict) => (verdict, "<member>aws:SourceVpc</member>"),
+                        None => (*verdict, ""),
+                    };
+                    format!(
+                        "<member><EvalActionName>{action}</EvalActionName><EvalDecision>{verdict}</EvalDecision>\
+                         <MissingContextValues>{missing}</MissingContextValues></member>"
+                    )
+                })
+                .collect();
+            let results = format!("<EvaluationResults>{members}</EvaluationResults>");
+            Some(xml("SimulatePrincipalPolicy", "iam.amazonaws.com/doc/2010-05-08", &results))
+        }
+        "DescribeKey" => {
+            assert!(signed.starts_with(&scope("eu-central-1/kms")), "{signed}");
+            Some(match world.key {
+                Some(state) => Reply::json(200, &json!({"KeyMetadata": {"KeyId": "k", "KeyState": state}})),
+                None => Reply::json(400, &json!({"__type": "AccessDeniedException", "Message": "no"})),
+            })
+        }
+        "GetResourcePolicy" => Some(match world.policy {
+            Some(policy) => Reply::json(200, &json!({"ARN": ARN, "Name": SECRET, "ResourcePolicy": policy})),
+            None => Reply::json(200, &json!({"ARN": ARN, "Name": SECRET})),
+        }),
+        _ => None,
+    }
+}
+
+fn xml(operation: &str, space: &str, result: &str) -> Reply {
+    let text = format!(
+        "<{operation}Response xmlns=\"https://{space}/\"><{operation}Result>{result}</{operation}Result>\
+         <ResponseMetadata><RequestId>1</RequestId></ResponseMetadata></{operation}Response>"
+    );
+    Reply::text(200, &text)
 }
 
 fn answer(call: &Call, world: &mut World) -> Reply {
     let operation = operation(call);
+    if let Some(reply) = around(&operation, call, world) {
+        return reply;
+    }
     if let Some((failing, status, body)) = &world.error
         && *failing == operation
     {
@@ -106,7 +185,7 @@ fn answer(call: &Call, world: &mut World) -> Reply {
     assert_eq!(body["SecretId"], SECRET);
     match operation.as_str() {
         "DescribeSecret" => {
-            let mut described = json!({"ARN": "arn:x", "Name": SECRET});
+            let mut described = json!({"ARN": ARN, "Name": SECRET});
             described.as_object_mut().unwrap().extend(world.described.as_object().unwrap().clone());
             Reply::json(200, &described)
         }
@@ -281,7 +360,7 @@ async fn a_secret_without_a_value_gets_one() {
     let sink = stage.sink(None);
     let inspection = sink.check().await.unwrap();
     assert!(matches!(inspection.seen.content, Content::Absent));
-    assert_eq!(inspection.findings[0].severity, Severity::Warning);
+    assert!(inspection.findings.iter().any(|finding| finding.severity == Severity::Warning));
     sink.publish(&Job::new(sink.id(), "{password}", "new").update()).await.unwrap();
     assert_eq!(stage.current().1, "new");
     let empty = World { versions: Vec::new(), ..World::holding("") };
@@ -300,10 +379,81 @@ async fn check_looks_twice_and_says_what_it_can_not_see() {
     let stage = Stage::of(World::holding("old")).await;
     let inspection = stage.sink(None).check().await.unwrap();
     assert!(matches!(inspection.seen.content, Content::Value(value) if value == Secret::new("old")));
-    let findings = inspection.findings;
-    assert_eq!((findings.len(), findings[0].severity), (1, Severity::Unseen));
-    assert!(findings[0].what.contains("secretsmanager:PutSecretValue"));
-    assert_eq!(stage.operations().len(), 2);
+    assert_eq!(inspection.identity.as_deref(), Some(ARN));
+    let [caller, unseen] = &inspection.findings[..] else { panic!("{:?}", inspection.findings) };
+    assert!(caller.severity == Severity::Note && caller.what.contains(CALLER), "{caller:?}");
+    assert!(
+        unseen.severity == Severity::Unseen && unseen.what.contains("secretsmanager:PutSecretValue"),
+        "{unseen:?}"
+    );
+    assert!(
+        unseen.mend.as_ref().unwrap().contains("iam:SimulatePrincipalPolicy on arn:aws:iam::"),
+        "{unseen:?}"
+    );
+    let mut asked = stage.operations();
+    asked.sort();
+    let wanted = [
+        "DescribeSecret",
+        "GetCallerIdentity",
+        "GetResourcePolicy",
+        "GetSecretValue",
+        "SimulatePrincipalPolicy",
+    ];
+    assert_eq!(asked, wanted);
+}
+
+/// What is found beside who we are, where IAM's simulator may be asked.
+async fn simulated(verdicts: &[(&'static str, &'static str)], world: World) -> Vec<(Severity, String)> {
+    let world = World { verdicts: Some(verdicts.iter().copied().collect()), ..world };
+    let findings = Stage::of(world).await.sink(None).check().await.unwrap().findings;
+    let others = findings.into_iter().filter(|finding| finding.severity != Severity::Note);
+    others.map(|finding| (finding.severity, finding.what)).collect()
+}
+
+#[tokio::test]
+async fn what_the_identity_may_do_is_asked_before() {
+    use Severity::{Blocks, Unseen, Warning};
+    const PUT: &str = "secretsmanager:PutSecretValue";
+    let severities = async |verdict, world| {
+        let found = simulated(&[(PUT, verdict)], world).await;
+        found.into_iter().map(|(severity, _)| severity).collect::<Vec<_>>()
+    };
+    let plain = || World::holding("old");
+    let policy = |policy| World { policy: Some(policy), ..World::holding("old") };
+    let allows = r#"{"Statement": [{"Effect": "Allow", "Action": "*"}]}"#;
+    let denies = r#"{"Statement": [{"Effect": "Deny", "Action": "secretsmanager:Put*"}]}"#;
+    assert_eq!(severities("allowed", plain()).await, []);
+    assert_eq!(severities("explicitDeny", plain()).await, [Blocks]);
+    assert_eq!(severities("explicitDeny", policy(allows)).await, [Blocks]);
+    assert_eq!(severities("implicitDeny", plain()).await, [Blocks]);
+    assert_eq!(severities("implicitDeny", policy(allows)).await, [Unseen], "the secret's own may allow it");
+    assert_eq!(severities("implicitDeny?", plain()).await, [Unseen], "a condition may be met");
+    let foreign = json!({"ARN": "arn:aws:secretsmanager:eu-central-1:999999999999:secret:x-AbCdEf"});
+    let foreign = World { described: foreign, ..plain() };
+    assert_eq!(severities("implicitDeny", foreign).await, [Unseen], "another account has a say");
+    assert_eq!(severities("allowed", policy(denies)).await, [Warning]);
+    assert_eq!(severities("perhaps", plain()).await, [Unseen]);
+}
+
+#[tokio::test]
+async fn a_key_of_ones_own_has_to_be_usable() {
+    use Severity::{Blocks, Unseen};
+    let keyed = |key| World { described: json!({"KmsKeyId": "0000-1111"}), key, ..World::holding("old") };
+    assert_eq!(simulated(&[], keyed(Some("Enabled"))).await, []);
+    for state in ["Disabled", "PendingDeletion"] {
+        let found = simulated(&[], keyed(Some(state))).await;
+        let what = format!("the KMS key of the secret is in the state {state}");
+        assert_eq!(found, [(Blocks, what)]);
+    }
+    assert_eq!(simulated(&[], keyed(None)).await[0].0, Unseen);
+    let lacking = [("kms:Decrypt", "explicitDeny"), ("kms:GenerateDataKey", "implicitDeny")];
+    let found = simulated(&lacking, keyed(Some("Enabled"))).await;
+    assert_eq!(found.iter().map(|found| found.0).collect::<Vec<_>>(), [Unseen, Blocks], "{found:?}");
+    // The key explains best why the value can't be read.
+    let mut unreadable = World::failing("GetSecretValue", 400, "DecryptionFailure", "no");
+    unreadable.described = json!({"KmsKeyId": "arn:aws:kms:eu-central-1:123456789012:key/0000"});
+    unreadable.key = Some("PendingDeletion");
+    assert_eq!(simulated(&[], unreadable).await.len(), 1);
 }
 
 #[tokio::test]
@@ -337,7 +487,7 @@ async fn what_a_person_should_know_is_said() {
     let findings = stage.sink(None).check().await.unwrap().findings;
     let severities: Vec<_> = findings.iter().map(|finding| finding.severity).collect();
     use Severity::{Note, Unseen, Warning};
-    assert_eq!(severities, [Warning, Note, Warning, Unseen], "{findings:?}");
+    assert_eq!(severities, [Warning, Note, Warning, Note, Unseen], "{findings:?}");
 }
 
 #[tokio::test]
@@ -396,12 +546,12 @@ async fn plain_http_to_another_machine_is_refused() {
     let plain = shared(vendors("http://192.0.2.1:4566"), CREDENTIALS);
     assert!(AwsSecretsManager::new(None, options.clone(), Arc::clone(&plain)).is_err());
     // However the SDK came by such an endpoint, nothing is sent there.
-    let client = client::connect(&plain, SECRET).await.unwrap();
+    let connection = client::connect(&plain, SECRET).await.unwrap();
     let sink = AwsSecretsManager {
         id: CopyId::from("aws_secrets_manager:x"),
         options,
         shared: plain,
-        client: OnceCell::new_with(Some(client)),
+        connection: OnceCell::new_with(Some(connection)),
     };
     let error = sink.inspect().await.unwrap_err();
     assert_eq!(error.kind(), Kind::Config, "{error:?}");

@@ -136,6 +136,7 @@ impl Fake {
             vendors: Vendors { azure, ..Vendors::default() },
             azure: super::Accounts::default(),
             looks: Default::default(),
+            clocks: Default::default(),
             base: "/".into(),
             clock,
         })

@@ -8,17 +8,23 @@ use std::time::Duration;
 use async_trait::async_trait;
 use pgrotate_core::by_hand::Instruction;
 use pgrotate_core::journal::Outcome;
-use pgrotate_core::provider::{Evidence, Finding, Severity, Verification};
+use pgrotate_core::provider::{Evidence, Finding, Present, Severity, Verification};
 use pgrotate_core::value::{self, Template};
 use pgrotate_core::{Error, Kind, Result};
 use serde::Deserialize;
 use tokio::process::Command;
 
+use super::alembic::{Alembic, Looked};
 use super::words::{Said, listen};
 use super::{KIND, Program, default_timeout};
 use crate::child::{self, Ended, Group};
 use crate::log_scan::{Redactor, Trouble};
 use crate::shared::Shared;
+
+/// How long a trial before a run may take.
+const TRIAL: Duration = Duration::from_secs(20);
+/// The most that is taken of a trial's words.
+const MOST: usize = 1 << 20;
 
 /// What can be set.
 #[derive(Debug, Deserialize)]
@@ -43,6 +49,8 @@ pub struct CommandCheck {
     pub(super) program: Program,
     pub(super) environment: Vec<(String, Value)>,
     timeout: Duration,
+    /// How it can be tried out before a run, if it is Alembic.
+    alembic: Option<Alembic>,
 }
 
 /// The value of a variable.
@@ -70,26 +78,41 @@ impl CommandCheck {
             })
             .collect::<Result<_>>()?;
         let (directory, timeout) = (shared.path(&directory), Duration::from_secs(timeout_s));
-        Ok(Self { id, directory, program, environment, timeout })
+        let alembic = Alembic::of(&program);
+        Ok(Self { id, directory, program, environment, timeout, alembic })
     }
 
     fn operation(&self) -> String {
         format!("run {} in {}", self.program.name, self.directory.display())
     }
 
-    /// The child, with nothing of ours in it but what it was given.
-    fn command(&self, program: &Path, evidence: &Evidence<'_>) -> Command {
+    /// The child, with nothing of ours in it but what it was given: without a password, none of what has one in it.
+    fn command(&self, program: &Path, arguments: &[String], present: Option<&Present<'_>>) -> Command {
         let mut command = child::command(program);
-        command.args(&self.program.arguments).current_dir(&self.directory);
+        command.args(arguments).current_dir(&self.directory);
         for (name, value) in &self.environment {
-            match value {
-                Value::Plain(text) => command.env(name, text),
-                Value::Secret(template) => {
-                    command.env(name, template.fill(evidence.password, evidence.url).expose())
+            match (value, present) {
+                (Value::Plain(text), _) => command.env(name, text),
+                (Value::Secret(template), Some(present)) => {
+                    command.env(name, template.fill(present.password, present.url).expose())
                 }
+                (Value::Secret(_), None) => &mut command,
             };
         }
         command
+    }
+
+    /// Where Alembic is in the database and in its scripts.
+    async fn ask_alembic(&self, alembic: &Alembic, present: &Present<'_>) -> Option<Looked> {
+        let program = self.program.find(&self.directory).filter(|_| self.directory.is_dir())?;
+        let timeout = self.timeout.min(TRIAL);
+        let mut heads = self.command(&program, &alembic.heads, None);
+        let mut current = self.command(&program, &alembic.current, Some(present));
+        let (heads, current) = futures::join!(
+            child::ask(&mut heads, b"", MOST, timeout),
+            child::ask(&mut current, b"", MOST, timeout),
+        );
+        Some(Looked { heads: heads.ok(), current: current.ok(), timeout })
     }
 
     /// What the run came to, in words.
@@ -132,7 +155,18 @@ impl Verification for CommandCheck {
                 "install it (a virtual environment has to be made first), or correct `command`",
             ));
         }
+        if self.alembic.is_none() {
+            let what = "what it does is not known, so it is not run before the passwords have changed";
+            return Ok(vec![Finding::new(Severity::Unseen, &self.id, what)]);
+        }
         Ok(Vec::new())
+    }
+
+    async fn try_out(&self, present: &Present<'_>) -> Result<Vec<Finding>> {
+        let Some(alembic) = &self.alembic else { return Ok(Vec::new()) };
+        // What is missing stands among the findings already.
+        let looked = self.ask_alembic(alembic, present).await;
+        Ok(looked.map(|looked| looked.findings(&self.id, present.password)).unwrap_or_default())
     }
 
     async fn verify(&self, evidence: &Evidence<'_>) -> Result<Outcome> {
@@ -140,7 +174,9 @@ impl Verification for CommandCheck {
             Error::new(Kind::NotFound, self.operation())
                 .because("there is no such program, or it can't be executed")
         })?;
-        let mut child = self.command(&program, evidence).spawn().map_err(|error| {
+        let present = Present { password: evidence.password, url: evidence.url };
+        let mut command = self.command(&program, &self.program.arguments, Some(&present));
+        let mut child = command.spawn().map_err(|error| {
             Error::new(Kind::BadState, self.operation()).because(error.kind().to_string())
         })?;
         let group = Group::of(&child);
@@ -305,8 +341,14 @@ mod tests {
             };
             CommandCheck::new(Some("alembic".into()), options, fake::shared(Vendors::default(), "")).unwrap()
         };
-        assert_eq!(with("/", "bin/sh").check().await, Ok(Vec::new()));
-        assert_eq!(with("/", "sh").check().await, Ok(Vec::new()));
+        for present in ["bin/sh", "sh"] {
+            let findings = with("/", present).check().await.unwrap();
+            let [finding] = &findings[..] else { panic!("{findings:?}") };
+            assert!(
+                finding.severity == Severity::Unseen && finding.what.contains("not run before"),
+                "{finding:?}"
+            );
+        }
         for (directory, program, missing) in [
             ("/nowhere", "sh", "folder /nowhere"),
             ("/", ".venv/bin/alembic", "program .venv"),
@@ -320,6 +362,52 @@ mod tests {
             );
             assert!(run(&check).await.is_err());
         }
+    }
+
+    /// Alembic, as far as it is asked: what it prints for `current` and for `heads`.
+    async fn tried(current: &str, heads: &str) -> Vec<Finding> {
+        let folder = tempfile::tempdir().unwrap();
+        let program = folder.path().join("alembic");
+        let script = format!(
+            "#!/bin/sh\ncase \"$3\" in\ncurrent) {current} ;;\nheads) {heads} ;;\n*) exit 9 ;;\nesac\n"
+        );
+        std::fs::write(&program, script).unwrap();
+        std::fs::set_permissions(&program, PermissionsExt::from_mode(0o755)).unwrap();
+        let options = Options {
+            directory: folder.path().to_str().unwrap().to_owned(),
+            command: ["./alembic", "-c", "a.ini", "upgrade", "head"].map(str::to_owned).to_vec(),
+            environment: [("URL", "{database_url}"), ("PLAIN", "x")]
+                .map(|(n, v)| (n.into(), v.into()))
+                .into(),
+            timeout_s: 2,
+        };
+        let check =
+            CommandCheck::new(Some("alembic".into()), options, fake::shared(Vendors::default(), "")).unwrap();
+        assert_eq!(check.check().await, Ok(Vec::new()));
+        let (password, url) = (Secret::new(PASSWORD), Secret::new(format!("postgresql://u:{PASSWORD}@h/d")));
+        check.try_out(&Present { password: &password, url: &url }).await.unwrap()
+    }
+
+    #[tokio::test]
+    async fn alembic_is_tried_out_with_the_password_of_now_and_never_with_its_own_command() {
+        let with_url = format!("test \"$URL\" = postgresql://u:{PASSWORD}@h/d && echo '0002 (head)'");
+        let without = "test -z \"$URL\" && test \"$PLAIN\" = x && echo '0002 (head)'";
+        assert_eq!(tried(&with_url, without).await, []);
+        let pending = tried("echo 0001", "echo '0002 (head)'").await;
+        assert!(pending.len() == 1 && pending[0].what.contains("at 0001"), "{pending:?}");
+        assert_eq!(pending[0].severity, Severity::Warning);
+        let blind = tried("echo 0001", "exit 1").await;
+        assert_eq!((blind.len(), blind[0].severity), (1, Severity::Unseen));
+    }
+
+    #[tokio::test]
+    async fn what_alembic_can_not_do_now_blocks_and_shows_no_password() {
+        let broken = tried("echo \"can't use $URL\" >&2; exit 255", "echo 0002").await;
+        let [finding] = &broken[..] else { panic!("{broken:?}") };
+        assert_eq!(finding.severity, Severity::Blocks);
+        assert!(finding.what.contains("exit status 255") && !finding.what.contains(PASSWORD), "{finding:?}");
+        let slow = tried("sleep 60", "echo 0002").await;
+        assert!(slow[0].severity == Severity::Unseen && slow[0].what.contains("after 2 s"), "{slow:?}");
     }
 
     #[tokio::test]

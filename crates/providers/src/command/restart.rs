@@ -27,6 +27,8 @@ use crate::ssh::{Ssh, SshOptions, quoted};
 const STATUS: &str = "--pgrotate-status ";
 /// The most that is taken of a program's words.
 const MOST: usize = 1 << 20;
+/// Why a program that can't be run stops a rotation before it begins.
+const WHY: &str = "what it restarts would go on with the old password after the change";
 /// How long a look at another machine may take.
 const LOOK: Duration = Duration::from_secs(30);
 
@@ -178,14 +180,25 @@ impl Consumer for CommandConsumer {
     }
 
     async fn check(&self) -> Result<Vec<Finding>> {
+        let folder = |folder: &str| {
+            let what = format!("cannot {}: there is no folder {folder}", self.operation());
+            let mend = "make it, or correct `directory`";
+            Ok(vec![Finding::new(Severity::Blocks, &self.id, what).why(WHY).mend(mend)])
+        };
         let missing = match &self.place {
+            Place::Here(directory) if !directory.is_dir() => return folder(&directory.display().to_string()),
             Place::Here(directory) => self.program.find(directory).is_none(),
             Place::There(ssh, directory) => {
                 let script = format!(
                     "{}command -v \"$program\" >/dev/null && echo there || echo missing",
                     self.script(directory.as_deref())
                 );
+                // A folder that is missing is told from a script that fails.
+                let script = script.replacen("|| exit 1\n", "|| { echo nowhere; exit 0; }\n", 1);
                 let said = ssh.run(&script, b"", Effect::Reads, LOOK, &self.operation()).await?;
+                if &said[..] == b"nowhere\n" {
+                    return folder(directory.as_deref().unwrap_or("~"));
+                }
                 &said[..] != b"there\n"
             }
         };
@@ -194,7 +207,7 @@ impl Consumer for CommandConsumer {
         }
         let what = format!("cannot {}: there is no such program", self.operation());
         let mend = "install it, or correct `command`; the account's PATH may be shorter than a login's";
-        Ok(vec![Finding::new(Severity::Blocks, &self.id, what).mend(mend)])
+        Ok(vec![Finding::new(Severity::Blocks, &self.id, what).why(WHY).mend(mend)])
     }
 
     async fn activate(&self, activation: &Activation<'_>) -> Result<Outcome> {

@@ -76,6 +76,7 @@ fn facts(path: &std::path::Path, snapshot: &Snapshot) -> Facts {
         names: metadata.nlink(),
         unwritable: files::unwritable(&folder),
         foreign: files::is_foreign(metadata),
+        room: rustix::fs::statvfs(&folder).ok().map(|disk| disk.f_bavail.saturating_mul(disk.f_frsize)),
         folder: folder.display().to_string(),
     }
 }

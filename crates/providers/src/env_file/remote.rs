@@ -114,9 +114,10 @@ fn garbled(effect: Effect, operation: &str) -> Error {
 
 /// Takes what `look.sh` says apart.
 fn text(said: &[u8]) -> Option<Text> {
-    let mut lines = said.splitn(6, |byte| *byte == b'\n');
+    let mut lines = said.splitn(7, |byte| *byte == b'\n');
     let mut line = || std::str::from_utf8(lines.next()?).ok();
-    let (numbers, user, groups, writable, path) = (line()?, line()?, line()?, line()?, line()?);
+    let (numbers, user, groups, writable, room, path) =
+        (line()?, line()?, line()?, line()?, line()?, line()?);
     let content = lines.next()?;
     let mut numbers = numbers.split(' ');
     let mode = u32::from_str_radix(numbers.next()?, 8).ok()?;
@@ -135,6 +136,7 @@ fn text(said: &[u8]) -> Option<Text> {
         mode,
         names,
         unwritable: (writable != "yes").then(|| "permission denied, or a read-only file system".to_owned()),
+        room: room.parse::<u64>().ok().map(|kilobytes| kilobytes.saturating_mul(1024)),
         foreign: user != 0 && (owner != user || !member),
     };
     Some(Text { bytes: Zeroizing::new(content.to_vec()), facts })

@@ -29,6 +29,8 @@ pub(super) struct Facts {
     pub(super) names: u64,
     /// Why its folder can't be written, if it can't.
     pub(super) unwritable: Option<String>,
+    /// How many bytes there is room for where it is, if that could be found out.
+    pub(super) room: Option<u64>,
     /// Whether its owner or group is one that a new file could not be given.
     pub(super) foreign: bool,
 }

@@ -165,3 +165,20 @@ async fn of_a_header_only_a_list_of_rights_is_repeated() {
         || Reply::empty(403).header("x-github-sso", format!("required; url=https://{}", "a".repeat(300)));
     assert!(!error(page).await.hints()[0].contains("aaaa"));
 }
+
+#[test]
+fn what_a_missing_scope_hides_is_told_from_what_is_not_there() {
+    let lacked = |held: Option<&str>, accepted: &str| {
+        let mut headers = HeaderMap::new();
+        if let Some(held) = held {
+            headers.insert("x-oauth-scopes", held.parse().unwrap());
+        }
+        headers.insert("x-accepted-oauth-scopes", accepted.parse().unwrap());
+        lacked_scope(&headers)
+    };
+    assert_eq!(lacked(Some(""), "repo").as_deref(), Some("repo"));
+    assert_eq!(lacked(Some("gist, read:org"), "admin:org, repo").as_deref(), Some("admin:org"));
+    assert_eq!(lacked(Some("gist, repo"), "repo"), None);
+    assert_eq!(lacked(Some("gist"), ""), None, "the endpoint wants none");
+    assert_eq!(lacked(None, "repo"), None, "a token without scopes");
+}

@@ -19,6 +19,50 @@ const CLI_PATIENCE: Duration = Duration::from_secs(10);
 /// What `gh` said, by host: several providers need it, and it is asked once.
 static FROM_CLI: LazyLock<Mutex<BTreeMap<String, Secret>>> = LazyLock::new(Mutex::default);
 
+/// What kind a token is, as its first letters say (GitHub, "GitHub's token formats").
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum TokenKind {
+    /// A personal one with scopes.
+    Classic,
+    /// A personal one with permissions, which nobody is told.
+    FineGrained,
+    /// What `gh auth login` and other OAuth apps get; it has scopes.
+    OAuth,
+    /// Of a person, by way of an App.
+    AppUser,
+    /// Of an App's installation; a workflow's own `GITHUB_TOKEN` is one too.
+    Installation,
+    /// Of another form: older, or of another server.
+    Other,
+}
+
+impl TokenKind {
+    /// What a token is.
+    pub(super) fn of(token: &Secret) -> Self {
+        let kinds = [
+            ("ghp_", Self::Classic),
+            ("github_pat_", Self::FineGrained),
+            ("gho_", Self::OAuth),
+            ("ghu_", Self::AppUser),
+            ("ghs_", Self::Installation),
+        ];
+        let found = kinds.into_iter().find(|(letters, _)| token.expose().starts_with(letters));
+        found.map_or(Self::Other, |(_, kind)| kind)
+    }
+
+    /// In words, after "the".
+    pub(crate) fn named(self) -> &'static str {
+        match self {
+            Self::Classic => "classic token",
+            Self::FineGrained => "fine-grained token",
+            Self::OAuth => "OAuth token",
+            Self::AppUser => "App's user token",
+            Self::Installation => "installation's token",
+            Self::Other => "token",
+        }
+    }
+}
+
 /// The token for the GitHub behind this API.
 ///
 /// # Errors

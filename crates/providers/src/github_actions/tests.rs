@@ -29,6 +29,9 @@ struct World {
     scopes: Option<&'static str>,
     push: Option<bool>,
     archived: bool,
+    disabled: bool,
+    /// What GitHub says of the token's end.
+    ends: Option<&'static str>,
     runs: Option<u64>,
     environments: Vec<&'static str>,
     shadowed: bool,
@@ -55,6 +58,8 @@ impl Default for World {
             scopes: Some("repo, admin:org"),
             push: Some(true),
             archived: false,
+            disabled: false,
+            ends: None,
             runs: Some(0),
             environments: Vec::new(),
             shadowed: false,
@@ -106,6 +111,10 @@ fn of_organization() -> Value {
 
 fn answer(call: &Call, world: &mut World) -> Reply {
     let reply = reply(call, world).header("date", NOW);
+    let reply = match world.ends {
+        Some(ends) => reply.header("github-authentication-token-expiration", ends),
+        None => reply,
+    };
     match world.scopes {
         Some(scopes) => reply.header("x-oauth-scopes", scopes),
         None => reply.header("x-accepted-github-permissions", "secrets=read"),
@@ -131,21 +140,33 @@ fn reply(call: &Call, world: &mut World) -> Reply {
         ("GET", [.., "public-key"]) => Reply::empty(404),
         ("GET", ["repos", "mindwell", "backend"]) => {
             let role = world.push.map_or(json!({}), |push| json!({"push": push, "admin": false}));
-            Reply::json(200, &json!({"archived": world.archived, "permissions": role}))
+            let (archived, disabled) = (world.archived, world.disabled);
+            let named = json!({"id": 710, "full_name": "mindwell/backend"});
+            let mut body = json!({"archived": archived, "disabled": disabled, "permissions": role});
+            body.as_object_mut().unwrap().extend(named.as_object().unwrap().clone());
+            Reply::json(200, &body)
         }
         ("GET", ["repos", "mindwell", "backend", "actions", "runs"]) => match world.runs {
-            Some(count) => Reply::json(
-                200,
-                &json!({"total_count": if query.contains("queued") { count } else { 1.min(count) }}),
-            ),
+            Some(count) => {
+                let status = query.split(['=', '&']).nth(1).unwrap();
+                let runs: Vec<Value> = (1..=if status == "queued" { count } else { 1.min(count) })
+                    .map(|number| json!({"name": "deploy", "run_number": number, "status": status}))
+                    .collect();
+                Reply::json(200, &json!({"total_count": runs.len(), "workflow_runs": runs}))
+            }
             None => Reply::empty(403),
         },
         ("GET", ["repos", "mindwell", "backend", "environments"]) => {
             let names: Vec<Value> = world.environments.iter().map(|name| json!({"name": name})).collect();
             Reply::json(200, &json!({"total_count": names.len(), "environments": names}))
         }
-        ("GET", ["repos", _, _, "environments", _, "secrets"]) => {
-            let names = if world.shadowed { vec!["OTHER", "DEV_DATABASE_URL"] } else { vec!["OTHER"] };
+        ("GET", ["repos", _, "hidden", "actions", "secrets"]) => Reply::empty(404),
+        ("GET", ["repos", _, _, "environments", _, "secrets"] | ["repos", _, _, "actions", "secrets"]) => {
+            let names = if world.shadowed {
+                vec!["OTHER", "DEV_DATABASE_URL", "Dev_Password"]
+            } else {
+                vec!["OTHER"]
+            };
             let secrets: Vec<Value> = names.iter().map(|name| json!({"name": name})).collect();
             Reply::json(200, &json!({"total_count": names.len(), "secrets": secrets}))
         }
@@ -160,7 +181,9 @@ fn reply(call: &Call, world: &mut World) -> Reply {
 fn page(world: &World, query: &str) -> Reply {
     let number: usize = query.split("&page=").nth(1).unwrap().parse().unwrap();
     let ids = world.selected.iter().skip((number - 1) * 2).take(2);
-    let repositories: Vec<Value> = ids.map(|id| json!({"id": id})).collect();
+    let name = |id: &u64| if *id == 99 { "hidden".to_owned() } else { format!("r{id}") };
+    let repository = |id| json!({"id": id, "full_name": format!("mindwell/{}", name(id))});
+    let repositories: Vec<Value> = ids.map(repository).collect();
     Reply::json(200, &json!({"total_count": world.selected.len(), "repositories": repositories}))
 }
 
@@ -301,7 +324,9 @@ async fn check_finds_nothing_where_all_is_well_and_writes_nothing() {
     assert_eq!(inspection.seen.updated_at, Some(OLD.parse().unwrap()));
     let lines = stage.fake.take_lines();
     assert!(lines.iter().all(|line| line.starts_with("GET ")));
-    assert_eq!(lines.len(), 7, "{lines:?}");
+    assert_eq!(lines.len(), 9, "{lines:?}");
+    let identity = inspection.identity.unwrap();
+    assert!(identity.ends_with(" repository 710 (mindwell/backend)"), "{identity}");
     assert_eq!(stage.findings(of_environment()).await, []);
     assert_eq!(stage.fake.take_lines().len(), 4);
     let organization = stage.findings(of_organization()).await;
@@ -310,7 +335,7 @@ async fn check_finds_nothing_where_all_is_well_and_writes_nothing() {
         (1, Severity::Unseen),
         "its runs can't be seen"
     );
-    assert_eq!(stage.fake.take_lines().len(), 2);
+    assert_eq!(stage.fake.take_lines().len(), 5, "the secret, the key, and who may read it");
 }
 
 /// The one finding that a world leads to.
@@ -325,10 +350,12 @@ async fn what_stands_in_the_way_blocks() {
     let lacking = World { scopes: Some("public_repo"), ..World::default() };
     assert_eq!(
         found(lacking, of_repository()).await,
-        (Severity::Blocks, "the token lacks the scope repo".into())
+        (Severity::Blocks, "the classic token lacks the scope repo".into())
     );
     let reader = World { push: Some(false), ..World::default() };
     assert_eq!(found(reader, of_repository()).await.0, Severity::Blocks);
+    let disabled = World { disabled: true, ..World::default() };
+    assert_eq!(found(disabled, of_repository()).await.0, Severity::Blocks);
     let archived = World { archived: true, ..World::default() };
     assert_eq!(found(archived, of_environment()).await.0, Severity::Blocks);
     let absent = Stage::of(World { updated_at: None, ..World::default() }).await;
@@ -347,24 +374,111 @@ async fn what_a_person_should_know_warns() {
     let busy = World { runs: Some(4), ..World::default() };
     assert_eq!(
         found(busy.clone(), of_repository()).await,
-        (Severity::Warning, "5 workflow run(s) are on their way with the old password".into())
+        (
+            Severity::Warning,
+            "7 workflow run(s) are on their way with the old password: deploy #1 (queued), deploy #2 (queued), \
+             deploy #3 (queued), deploy #4 (queued), deploy #1 (in_progress), …"
+                .into()
+        )
     );
     assert!(
-        found(busy, of_environment()).await.1.starts_with("1 workflow"),
+        found(busy, of_environment()).await.1.starts_with("1 workflow run(s)"),
         "queued runs will read the new one"
     );
     let shadowed = World { environments: vec!["prod", "team/dev"], shadowed: true, ..World::default() };
-    assert!(found(shadowed, of_repository()).await.1.contains("prod, team/dev"));
+    let findings = Stage::of(shadowed).await.findings(of_repository()).await;
+    assert_eq!(findings.len(), 2, "{findings:?}");
+    assert!(
+        findings.iter().all(|found| found.severity == Severity::Warning && found.what.contains("which wins"))
+    );
+}
+
+#[tokio::test]
+async fn a_secret_that_wins_blocks_where_it_is_surely_this_one() {
+    // The one that matters is looked at first, however many there are.
+    let names = vec!["1", "2", "3", "4", "5", "6", "Dev"];
+    let shadowed = World { environments: names, shadowed: true, ..World::default() };
+    let stage = Stage::of(shadowed).await;
+    let findings = stage.findings(of_repository()).await;
+    let blocks: Vec<&Finding> =
+        findings.iter().filter(|finding| finding.severity == Severity::Blocks).collect();
+    assert!(blocks.len() == 1 && blocks[0].what.contains("the environment Dev"), "{findings:?}");
+    assert_eq!(findings.last().unwrap().severity, Severity::Unseen, "the others are too many");
+    let secrets = stage.fake.take_lines().iter().filter(|line| line.contains("/environments/")).count();
+    assert_eq!(secrets, 5);
+}
+
+#[tokio::test]
+async fn a_secret_that_wins_and_is_configured_too_is_all_right() {
+    let stage = Stage::of(World { environments: vec!["dev"], shadowed: true, ..World::default() }).await;
+    let github = GithubSettings { api: stage.fake.url.clone(), ..GithubSettings::default() };
+    let shared = shared(Vendors { github, ..Vendors::default() }, "GH_TOKEN=ghp_x");
+    let sink = |options: Value| {
+        GithubActions::new(None, serde_json::from_value(options).unwrap(), Arc::clone(&shared)).unwrap()
+    };
+    let own = sink(of_repository());
+    let _winner =
+        sink(json!({"repository": "MindWell/backend", "environment": "dev", "secret": "dev_database_url"}));
+    assert_eq!(own.check().await.unwrap().findings, []);
+}
+
+#[tokio::test]
+async fn an_organisations_secret_says_who_reads_it() {
+    let audience = async |visibility, selected: Vec<u64>, shadowed| {
+        let world = World { visibility, selected, shadowed, ..World::default() };
+        let findings = Stage::of(world).await.findings(of_organization()).await;
+        // The first is about its runs, as always.
+        findings[1..].iter().map(|finding| (finding.severity, finding.what.clone())).collect::<Vec<_>>()
+    };
+    assert_eq!(audience("selected", vec![1, 2], false).await, []);
+    let won = audience("selected", vec![1, 2], true).await;
+    assert!(won.len() == 2 && won[0].1.contains("mindwell/r1") && won[1].0 == Severity::Warning, "{won:?}");
+    assert_eq!(audience("selected", vec![1, 99], false).await[0].0, Severity::Unseen);
+    assert_eq!(audience("selected", vec![], false).await[0].1, "no repository may read it");
+    let all = audience("all", vec![], false).await;
+    assert_eq!(all.iter().map(|found| found.0).collect::<Vec<_>>(), [Severity::Warning, Severity::Unseen]);
+    assert_eq!(audience("private", vec![], false).await.len(), 1);
+}
+
+#[tokio::test]
+async fn a_token_that_ends_soon_is_not_begun_with() {
+    for (ends, severity) in [
+        ("2026-01-01 00:10:00 UTC", Some(Severity::Blocks)),
+        ("2026-01-02 00:00:00 +0100", Some(Severity::Warning)),
+        ("2026-02-01 00:00:00 UTC", None),
+        ("some day", None),
+    ] {
+        let stage = Stage::of(World { ends: Some(ends), ..World::default() }).await;
+        let findings = stage.findings(of_repository()).await;
+        assert_eq!(findings.first().map(|finding| finding.severity), severity, "{ends}");
+    }
+}
+
+#[tokio::test]
+async fn a_token_is_called_what_it_is() {
+    for (token, named) in [
+        ("github_pat_1", "fine-grained token"),
+        ("ghu_1", "App's user token"),
+        ("ghs_1", "installation's token"),
+        ("0123abcd", "this token"),
+    ] {
+        let stage = Stage::of(World { scopes: None, ..World::default() }).await;
+        let github = GithubSettings { api: stage.fake.url.clone(), ..GithubSettings::default() };
+        let shared = shared(Vendors { github, ..Vendors::default() }, &format!("GH_TOKEN={token}"));
+        let options = serde_json::from_value(of_repository()).unwrap();
+        let findings = GithubActions::new(None, options, shared).unwrap().check().await.unwrap().findings;
+        assert!(findings[0].severity == Severity::Unseen && findings[0].what.contains(named), "{findings:?}");
+    }
 }
 
 #[tokio::test]
 async fn what_can_not_be_seen_is_said() {
     let fine_grained = World { scopes: None, ..World::default() };
     let (severity, what) = found(fine_grained, of_environment()).await;
-    assert!(severity == Severity::Unseen && what.contains("Environments: write"), "{what}");
+    assert!(severity == Severity::Unseen && what.contains("whether this"), "{what}");
     let blind = World { runs: None, ..World::default() };
     assert_eq!(found(blind, of_repository()).await.0, Severity::Unseen);
-    let many = World { environments: vec!["1", "2", "3", "4", "5", "6"], shadowed: true, ..World::default() };
+    let many = World { environments: vec!["1", "2", "3", "4", "5", "6"], ..World::default() };
     assert_eq!(found(many, of_repository()).await.0, Severity::Unseen, "too many to look into");
 }
 

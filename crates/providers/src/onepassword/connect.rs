@@ -104,7 +104,11 @@ impl Connect {
         effect: Effect,
         operation: &str,
     ) -> Result<Response> {
-        http::send(request()).await.map_err(|error| http::unanswered(&error, effect, operation))
+        let response =
+            http::send(request()).await.map_err(|error| http::unanswered(&error, effect, operation))?;
+        let date = response.headers().get("date").and_then(|date| date.to_str().ok());
+        self.shared.clocks.hear_header("the Connect server", date, self.shared.clock.now());
+        Ok(response)
     }
 }
 

@@ -91,7 +91,8 @@ pub(super) fn only(all: &Value, key: &str, name: &str, what: &str) -> Result<Str
         [id] => Ok(id.to_owned()),
         [] if named.is_empty() => Err(error(Kind::NotFound)
             .because("there is none of this name that the token may see")
-            .hint(format!("correct `{what}` in the configuration, or give the token access to the vault"))),
+            .hint(format!("correct `{what}` in the configuration, or give the token access to the vault"))
+            .hint(format!("an archived {what} is not among them: restore it in 1Password, if that is it"))),
         [] => Err(error(Kind::BadState).because("it is archived or deleted").hint("restore it in 1Password")),
         _ => Err(error(Kind::Ambiguous)
             .because(format!("there are {} of this name: {}", live.len(), live.join(", ")))

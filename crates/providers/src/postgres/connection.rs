@@ -6,6 +6,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 use std::time::Duration;
 
+use jiff::Timestamp;
 use pgrotate_core::database_url::Target;
 use pgrotate_core::{Error, Kind, Result, Secret};
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -33,6 +34,10 @@ const LOGIN_TIMEOUT: Duration = Duration::from_secs(25);
 const STATEMENT_TIMEOUT: Duration = Duration::from_secs(30);
 /// Time for saying goodbye.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// Whose session it is, and how late it is there.
+const WHO_AND_WHEN: &str = "\
+select session_user, current_user, floor(extract(epoch from clock_timestamp()) * 1000)::bigint";
 
 /// Opens sessions as the configured role.
 pub(super) struct Connector {
@@ -231,8 +236,17 @@ impl Session {
 
     /// Makes sure that the session is the configured role's. Somebody's map of names, a pooler
     /// or `ALTER ROLE … SET role` can make it another's, whose password would be changed then.
-    pub(super) async fn expect_role(&self, target: &Target, operation: &str) -> Result<()> {
-        let row = self.row("select session_user, current_user", target, operation).await?;
+    pub(super) async fn expect_role(&self, shared: &Shared, operation: &str) -> Result<()> {
+        let target = &shared.target;
+        let row = self.row(WHO_AND_WHEN, target, operation).await?;
+        let told = row
+            .try_get(2)
+            .ok()
+            .flatten()
+            .and_then(|millis| Timestamp::from_millisecond(millis.parse().ok()?).ok());
+        if let Some(told) = told {
+            shared.clocks.hear("the database server", told, shared.clock.now());
+        }
         let is = |index| row.get(index) == Some(target.user.as_str());
         if is(0) && is(1) {
             return Ok(());

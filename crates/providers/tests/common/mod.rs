@@ -217,6 +217,7 @@ pub(crate) fn shared(target: Target, mode: TlsMode, ca: Option<Vec<u8>>) -> Shar
         target,
         azure: Default::default(),
         looks: Default::default(),
+        clocks: Default::default(),
         database_tls: DatabaseTls { mode, ca_file: None },
         credentials: Credentials::default(),
         http: http::client(http::tls_config(None).unwrap()).unwrap(),

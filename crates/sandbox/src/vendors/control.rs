@@ -38,14 +38,25 @@ use super::Vendors;
 /// | `github` | `deny` | permissions such as `"secrets=write"` |
 /// | | `scopes` | those of the classic token |
 /// | | `run` | the status of a workflow run that appears: `"queued"`, `"in_progress"` |
-/// | | `issues_disabled` | `true` or `false` |
+/// | | `runs_done` | null: no run is on its way any more |
+/// | | `issues_disabled`, `archived` | `true` or `false` |
+/// | | `token_ends` | when the token ends (`"2026-12-01 10:00:00 UTC"`), or null |
+/// | | `role` | the account's in the repository: `"read"`, else it may write |
+/// | | `environment_secret` | `{"environment", "name"}`: made; a null name removes all of that environment |
+/// | | `clock_ahead_s` | how many seconds GitHub's clock is ahead |
 /// | | `new_key` | null: the repository's key pair is renewed |
 /// | | `removed` | a secret's name |
 /// | | `organization_secret` | `{"name", "value", "visibility", "repositories"?}`: made or replaced; a copy if it begins with the environment's name |
 /// | | `app_permissions` | those of the App's installation: `{"secrets": "write"}` |
 /// | | `app_removed`, `app_suspended` | `true` or `false`: the App's installation |
 /// | | `app_tokens_expired` | null: every token of the installation has ended |
+/// | `aws` | `deny` | actions that no policy allows the caller, such as `"secretsmanager:PutSecretValue"` |
+/// | | `described` | what `DescribeSecret` says beside: `{"RotationEnabled": true}`, `{"DeletedDate": 1.0}`; null |
+/// | | `clock_ahead_s` | how many seconds AWS's clock is ahead; from 301 on it refuses what is signed |
+/// | | `key` | the state of a key of the caller's own: `"Enabled"`, `"Disabled"`; null for AWS's |
+/// | | `policy` | the secrets' own policy as a text, or null |
 /// | `onepassword` | `ambiguous`, `missing`, `archived` | null: another item of the title; no item; archived |
+/// | | `restored` | null: the items as they were before any of these |
 /// | | `read_only` | `true` or `false` |
 /// | | `password` | a value that somebody else puts into the item |
 pub(crate) fn apply(vendors: &Vendors, request: &Value) -> Result<(), String> {
@@ -61,7 +72,7 @@ pub(crate) fn apply(vendors: &Vendors, request: &Value) -> Result<(), String> {
         "app_service" => vendors.app_service.set(environment, what, value),
         "github" => vendors.github.set(environment, what, value),
         "onepassword" => vendors.onepassword.set(environment, what, value),
-        "aws" => Err("AWS is moto's: use the AWS interface itself".to_owned()),
+        "aws" => vendors.aws.set(what, value),
         other => Err(format!("there is no system {other:?}")),
     }
 }
@@ -94,7 +105,7 @@ mod tests {
         assert_eq!(set("key_vault", "dev", "deleted"), Err("no such secret".to_owned()));
         assert_eq!(set("key_vault", "qa", "deleted"), Err("there is no environment \"qa\"".to_owned()));
         assert_eq!(set("nothing", "dev", "deleted"), Err("there is no system \"nothing\"".to_owned()));
-        assert!(set("aws", "dev", "deleted").unwrap_err().contains("moto"));
+        assert_eq!(set("aws", "dev", "deleted"), Err("aws can't set \"deleted\"".to_owned()));
         assert!(apply(&sandbox.vendors, &json!({})).is_err());
     }
 

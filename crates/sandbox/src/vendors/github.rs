@@ -20,7 +20,7 @@ use axum::Router;
 use axum::extract::{Request, State};
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};
 
 use self::app::App;
@@ -50,6 +50,13 @@ struct Hub {
     /// Comments by repository and issue; an issue is there if it has an entry.
     issues: BTreeMap<(String, u64), Vec<Comment>>,
     issues_disabled: bool,
+    archived: bool,
+    /// Whether the token's account may only read.
+    reader: bool,
+    /// When the token ends, in the form of GitHub's header.
+    token_ends: Option<String>,
+    /// How far GitHub's clock is ahead of this machine's.
+    clock_ahead: SignedDuration,
     comments_made: u64,
     runs: Vec<Value>,
     /// Classic scopes of the token.
@@ -127,6 +134,10 @@ impl GitHub {
             stores: secrets::seed(&world.environments),
             issues: issues.chain([((format!("{OWNER}/backend"), 1), Vec::new())]).collect(),
             issues_disabled: false,
+            archived: false,
+            reader: false,
+            token_ends: None,
+            clock_ahead: SignedDuration::ZERO,
             comments_made: 0,
             runs: Vec::new(),
             scopes: if classic { vec!["admin:org".into(), "repo".into()] } else { Vec::new() },
@@ -197,6 +208,15 @@ impl GitHub {
                 let id = 9_000_000 + hub.runs.len() as u64;
                 let run = issues::run(&self.base, id, status, &environment.name);
                 hub.runs.push(run);
+            }
+            "runs_done" => hub.runs.clear(),
+            "archived" => hub.archived = value.as_bool().ok_or("takes true or false")?,
+            "role" => hub.reader = value == "read",
+            "token_ends" => hub.token_ends = value.as_str().map(str::to_owned),
+            "environment_secret" => secrets::of_environment(&mut hub, value)?,
+            "clock_ahead_s" => {
+                let seconds = value.as_i64().ok_or("clock_ahead_s takes seconds")?;
+                hub.clock_ahead = SignedDuration::from_secs(seconds);
             }
             "new_key" => {
                 let scope = Scope::Repository(format!("{OWNER}/backend"));
@@ -296,6 +316,13 @@ fn with_headers(
     ] {
         answer = with_header(answer, name, &value);
     }
+    if !hub.clock_ahead.is_zero() {
+        let now = Timestamp::now() + hub.clock_ahead;
+        answer = with_header(answer, "date", &now.strftime("%a, %d %b %Y %H:%M:%S GMT").to_string());
+    }
+    if let (Some(ends), Some(Caller::Classic | Caller::FineGrained)) = (&hub.token_ends, caller) {
+        answer = with_header(answer, "github-authentication-token-expiration", ends);
+    }
     match caller {
         None => answer,
         Some(Caller::Classic) => {
@@ -347,6 +374,7 @@ fn guarded(
 
 fn dispatch(base: &str, hub: &mut Hub, call: &Call, caller: Caller, path: &[&str]) -> (Wants, Outcome) {
     let enterprise = base.ends_with("/api/v3");
+    let (archived, reader) = (hub.archived, hub.reader);
     let mut run = |wants: Wants, act: &mut dyn FnMut(&mut Hub) -> Outcome| guarded(caller, hub, wants, act);
     let read = call.method.as_str() == "GET";
     match (call.method.as_str(), path) {
@@ -360,6 +388,13 @@ fn dispatch(base: &str, hub: &mut Hub, call: &Call, caller: Caller, path: &[&str
                 return (METADATA, Err(Failure::not_found()));
             };
             match rest {
+                _ if archived && !read => {
+                    (METADATA, Err(Failure::new(403, "Repository was archived so is read-only.")))
+                }
+                // Even to look at secrets takes a collaborator who may write.
+                ["actions", "secrets", ..] | ["environments", _, "secrets", ..] if reader => {
+                    (SECRETS_READ, Err(Failure::new(403, "Must have admin rights to Repository.")))
+                }
                 [] if read => run(METADATA, &mut |hub| {
                     Ok(reply(200, repository_resource(base, hub, caller, &repository, id)))
                 }),

@@ -15,6 +15,7 @@
 //! | GitHub, 1Password Connect, webhooks, Jira | `router` of each | any |
 
 mod app_service;
+mod aws;
 mod azure_access;
 mod azure_arm;
 mod azure_sign_in;
@@ -33,6 +34,7 @@ mod webhook;
 mod testing;
 
 pub(crate) use app_service::AppService;
+pub(crate) use aws::Aws;
 pub(crate) use azure_sign_in::AzureSignIn;
 pub(crate) use control::apply;
 pub(crate) use federation::Federation;
@@ -228,6 +230,8 @@ pub(crate) struct Vendors {
     pub(crate) key_vault: Arc<KeyVault>,
     /// App Service.
     pub(crate) app_service: Arc<AppService>,
+    /// What AWS says beside moto.
+    pub(crate) aws: Arc<Aws>,
     /// GitHub.
     pub(crate) github: Arc<GitHub>,
     /// 1Password Connect.
@@ -276,6 +280,7 @@ impl Vendors {
             resource_manager,
             key_vault,
             app_service,
+            aws: Arc::default(),
             github: Arc::new(GitHub::new(world)),
             onepassword: Arc::new(OnePassword::new(world)),
             webhook: Arc::new(Webhook::new(world)),

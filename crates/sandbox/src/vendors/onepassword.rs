@@ -32,6 +32,8 @@ pub(crate) struct OnePassword {
 struct Vault {
     items: Vec<Value>,
     read_only: bool,
+    /// The items as they were before a bad state.
+    aside: Option<Vec<Value>>,
 }
 
 /// An error in Connect's form.
@@ -47,7 +49,7 @@ impl OnePassword {
         Self {
             token: world.credentials.connect_token.clone(),
             other_vault: random_id26(),
-            state: Mutex::new(Vault { items, read_only: false }),
+            state: Mutex::new(Vault { items, read_only: false, aside: None }),
             vault,
         }
     }
@@ -92,6 +94,9 @@ impl OnePassword {
         let title = title(environment);
         let mut state = lock(&self.state);
         let found = state.items.iter().position(|item| item["title"] == title.as_str());
+        if matches!(what, "ambiguous" | "missing" | "archived") && state.aside.is_none() {
+            state.aside = Some(state.items.clone());
+        }
         match what {
             "read_only" => state.read_only = value.as_bool().ok_or("read_only takes true or false")?,
             "ambiguous" => {
@@ -101,6 +106,10 @@ impl OnePassword {
             }
             "missing" => drop(state.items.remove(found.ok_or("no such item")?)),
             "archived" => state.items[found.ok_or("no such item")?]["state"] = json!("ARCHIVED"),
+            "restored" => {
+                let items = state.aside.take();
+                state.items = items.ok_or("nothing has been put aside")?;
+            }
             "password" => {
                 let item = &mut state.items[found.ok_or("no such item")?];
                 let operation = json!([{"op": "replace", "path": "/fields/password/value", "value": value}]);

@@ -151,7 +151,7 @@ impl Service {
     pub(crate) fn judge_answer(&self, operation: &str, answer: &Answer) -> Vec<String> {
         let node = &self.root["operations"][operation];
         let Some(version) = self.root["metadata"]["jsonVersion"].as_str() else {
-            return vec!["answers of the query protocol are not read here".to_owned()];
+            return self.judge_xml(operation, answer);
         };
         if answer.message.media_type() != format!("application/x-amz-json-{version}") {
             return vec!["the media type is not the service's".to_owned()];
@@ -169,6 +169,33 @@ impl Service {
             true => Vec::new(),
             false => vec!["__type names no error of the operation".to_owned()],
         }
+    }
+
+    /// The frame of an answer of the query protocol, and that its result has what it must have.
+    fn judge_xml(&self, operation: &str, answer: &Answer) -> Vec<String> {
+        let mut complaints = Vec::new();
+        let mut want = |right: bool, what: String| complaints.extend((!right).then_some(what));
+        want(answer.message.media_type() == "text/xml", "the media type is not text/xml".to_owned());
+        let text = answer.message.text();
+        if answer.status != 200 {
+            let framed = text.contains("<ErrorResponse") && text.contains("<Code>");
+            want(framed, "it is no ErrorResponse with a Code".to_owned());
+            return complaints;
+        }
+        let output = &self.root["operations"][operation]["output"];
+        let (wrapper, shape) = (output["resultWrapper"].as_str().unwrap(), output["shape"].as_str().unwrap());
+        let space = self.root["metadata"]["xmlNamespace"].as_str().unwrap();
+        want(
+            text.contains(&format!("<{operation}Response xmlns=\"{space}\">")),
+            format!("the root is not {operation}Response in the service's namespace"),
+        );
+        let result = text.split(&format!("<{wrapper}>")).nth(1).unwrap_or_default();
+        want(!result.is_empty(), format!("there is no {wrapper}"));
+        let known = self.root["shapes"][shape]["members"].as_object().unwrap();
+        let first = result.trim_start().strip_prefix('<').and_then(|rest| rest.split(['>', '/']).next());
+        let first = first.unwrap_or_default();
+        want(known.contains_key(first), format!("{wrapper} begins with {first:?}, which it does not have"));
+        complaints
     }
 }
 

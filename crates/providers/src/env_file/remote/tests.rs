@@ -299,14 +299,20 @@ async fn the_check_says_what_is_there_and_changes_nothing() {
 #[test]
 fn another_users_file_is_known_before() {
     let said = |user: &str, groups: &str, writable: &str| {
-        let said = format!("640 12 34 1 1767225600 6\n{user}\n{groups}\n{writable}\n/etc/dev.env\nKEY=a\n");
+        let said =
+            format!("640 12 34 1 1767225600 6\n{user}\n{groups}\n{writable}\n12\n/etc/dev.env\nKEY=a\n");
         text(said.as_bytes()).unwrap().facts
     };
     assert!(!said("0", "0", "yes").foreign && !said("12", "12 34", "yes").foreign);
     assert!(said("12", "12", "yes").foreign && said("13", "34", "yes").foreign);
     assert!(said("12", "34", "no").unwritable.is_some() && said("12", "34", "yes").unwritable.is_none());
     assert_eq!((said("0", "0", "yes").mode, said("0", "0", "yes").folder.as_str()), (0o640, "/etc"));
-    assert!(text(b"640 12 34 1 1767225600 7\n0\n0\nyes\n/dev.env\nKEY=a\n").is_none(), "a byte is missing");
+    assert_eq!(said("0", "0", "yes").room, Some(12 << 10));
+    let told = |size: u8, room: &str| {
+        text(format!("640 12 34 1 1767225600 {size}\n0\n0\nyes\n{room}\n/dev.env\nKEY=a\n").as_bytes())
+    };
+    assert_eq!(told(6, "").unwrap().facts.room, None, "there is no df");
+    assert!(told(7, "1").is_none(), "a byte is missing");
 }
 
 /// What the parts say together, run by the shell itself: as a user who is not root, with these

@@ -52,7 +52,7 @@ pub(super) fn repository_resource(base: &str, hub: &Hub, caller: Caller, full_na
     let (owner, name) = full_name.split_once('/').unwrap_or((OWNER, full_name));
     // An App has permissions and no role.
     let person = caller != Caller::Installation;
-    let (site, writes) = (site(base), person && !hub.denied.contains("secrets=write"));
+    let (site, writes) = (site(base), person && !hub.reader && !hub.denied.contains("secrets=write"));
     json!({
         "id": id,
         "node_id": "R_kgDOKlJtAQ",
@@ -64,7 +64,7 @@ pub(super) fn repository_resource(base: &str, hub: &Hub, caller: Caller, full_na
         "html_url": format!("{site}/{full_name}"),
         "url": format!("{base}/repos/{full_name}"),
         "fork": false,
-        "archived": false,
+        "archived": hub.archived,
         "disabled": false,
         "has_issues": !hub.issues_disabled,
         "default_branch": "main",

@@ -90,6 +90,18 @@ pub(super) fn share(hub: &mut Hub, wanted: &Value) -> Result<(), String> {
     Ok(())
 }
 
+/// Makes a secret in an environment of the repository, or takes all of that environment's away.
+pub(super) fn of_environment(hub: &mut Hub, wanted: &Value) -> Result<(), String> {
+    let environment = wanted["environment"].as_str().ok_or("environment_secret takes {environment, name}")?;
+    let scope = Scope::Environment(format!("{OWNER}/backend"), environment.to_owned());
+    let store = hub.stores.entry(scope).or_insert_with(Store::new);
+    match wanted["name"].as_str() {
+        Some(name) => drop(store.put(name, "somebody-elses")),
+        None => store.secrets.clear(),
+    }
+    Ok(())
+}
+
 impl Store {
     fn new() -> Self {
         let (key, key_id) = key_pair();
