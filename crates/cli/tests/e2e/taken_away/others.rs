@@ -399,5 +399,5 @@ fn what_the_vault_files_and_programs_lack_is_named_and_nothing_is_changed() {
 
 #[test]
 fn what_alembic_lacks_is_named_and_nothing_is_changed() {
-    play_in(Lab::recording("dev"), of_alembic());
+    play_in(&Lab::recording("dev"), of_alembic());
 }
