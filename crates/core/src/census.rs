@@ -9,7 +9,7 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use ipnet::IpNet;
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use serde::Serialize;
 use wildmatch::WildMatch;
 
@@ -39,6 +39,41 @@ impl Session {
             Some(address) => format!("{}@{address}", self.application_name),
             None => format!("{}@socket", self.application_name),
         }
+    }
+}
+
+/// Logins of programs that a check has started itself, which bear their own names.
+#[derive(Clone, Copy, Debug)]
+pub struct Trials {
+    /// How many.
+    pub logins: usize,
+    /// From when to when, by the server's clock.
+    pub time: (Timestamp, Timestamp),
+}
+
+/// How far the server's clock can be taken wrong, on the way of one answer.
+const SLACK: SignedDuration = SignedDuration::from_millis(200);
+
+impl Sample {
+    /// Leaves out what a check has started: as many sessions as that were, of those that came from where we come from,
+    /// while it ran. Who else begins a session here in that second is seen by the next look.
+    #[must_use]
+    pub fn without(mut self, trials: Trials) -> Self {
+        let own: Vec<_> = self
+            .sessions
+            .iter()
+            .filter(|own| own.application_name == OWN_NAME)
+            .map(|own| own.address)
+            .collect();
+        let (from, to) = (trials.time.0 - SLACK, trials.time.1 + SLACK);
+        let mut left = trials.logins;
+        self.sessions.retain(|session| {
+            let began_with_it = (from..=to).contains(&session.since) && own.contains(&session.address);
+            let leaves = left > 0 && began_with_it && session.application_name != OWN_NAME;
+            left -= usize::from(leaves);
+            !leaves
+        });
+        self
     }
 }
 
@@ -250,6 +285,25 @@ mod tests {
 
     fn sample(sessions: &[Session]) -> Sample {
         Sample { at: Timestamp::from_second(100).unwrap(), sessions: sessions.to_vec() }
+    }
+
+    #[test]
+    fn what_a_check_has_started_itself_is_nobody() {
+        let second = |second| Timestamp::from_second(second).unwrap();
+        let trials = |logins| Trials { logins, time: (second(50), second(52)) };
+        let here = Some("10.0.0.1");
+        let looker = session(OWN_NAME, here, 50);
+        let own = session("", here, 51);
+        let left = |others: &[&Session], logins| {
+            let seen: Vec<Session> = others.iter().copied().chain([&looker]).cloned().collect();
+            sample(&seen).without(trials(logins)).sessions.len() - 1
+        };
+        assert_eq!(left(&[&own], 1), 0);
+        assert_eq!(left(&[&own], 0), 1, "nothing was tried out");
+        assert_eq!(left(&[&own, &own], 1), 1, "one more than that");
+        for stranger in [session("", here, 40), session("", here, 60), session("", Some("10.0.0.2"), 51)] {
+            assert_eq!(left(&[&stranger], 1), 1, "{stranger:?}");
+        }
     }
 
     #[test]

@@ -419,6 +419,15 @@ pub struct Present<'a> {
     pub url: &'a Secret,
 }
 
+/// What came of a verification that tried itself out.
+#[derive(Debug, Default)]
+pub struct Trial {
+    /// What was found.
+    pub findings: Vec<Finding>,
+    /// How often it logged in for that, under a name that is not ours.
+    pub logins: usize,
+}
+
 /// A proof, after publishing, that the new password is in use.
 #[async_trait]
 pub trait Verification: Send + Sync {
@@ -437,8 +446,8 @@ pub trait Verification: Send + Sync {
 
     /// The part of the check that needs the password of now: asked once the vault of record has told it. Changes
     /// nothing.
-    async fn try_out(&self, _present: &Present<'_>) -> Result<Vec<Finding>> {
-        Ok(Vec::new())
+    async fn try_out(&self, _present: &Present<'_>) -> Result<Trial> {
+        Ok(Trial::default())
     }
 
     /// Proves it, or fails. What can't be seen is an outcome of its own, never a success.

@@ -4,8 +4,9 @@ use std::collections::BTreeMap;
 use std::fmt;
 
 use futures::future::join_all;
+use jiff::Timestamp;
 
-use crate::census;
+use crate::census::{self, Sample, Trials};
 use crate::database_url::DatabaseUrl;
 use crate::error::{Error, Kind, Result, Retry};
 use crate::ids::{CopyId, RunId, VersionId};
@@ -13,7 +14,7 @@ use crate::journal::Outcome;
 use crate::past::Overrides;
 use crate::plan::Back;
 use crate::provider::{
-    Content, Entry, Finding, Inspection, Login, Present, Severity, Survey, VaultState, grouped,
+    Content, Entry, Finding, Inspection, Login, Present, Severity, Survey, Trial, VaultState, grouped,
 };
 use crate::rotation::{Copy, Rotation};
 use crate::run::RunState;
@@ -223,14 +224,21 @@ async fn look_at_server(rotation: &Rotation, current: &Secret, overrides: &Overr
         rotation.verifier.login(current),
         rotation.authority.check(current),
         rotation.verifier.identity(current),
-        look_at_sessions(rotation, current, overrides),
+        look_at_sessions(rotation, current),
         try_out(rotation, current),
     );
     let mut server = Report::default();
     server.take(authority, &rotation.authority.describe());
     // A login that fails says so itself.
     if matches!(login, Ok(Login::Accepted)) {
-        server.merge(tried);
+        let sessions = sessions.map(|seen| {
+            let sample = seen.map(|(sample, at)| {
+                let trials = tried.as_the_server_has_it(sample.at, at);
+                sample.without(trials)
+            });
+            sample.map_or_else(Vec::new, |sample| census::findings(rotation, &sample, &overrides.waived))
+        });
+        server.merge(tried.report);
         server.take(sessions, "sessions");
         match identity {
             Ok(identity) => identity.into_iter().for_each(|own| server.identify("PostgreSQL system", own)),
@@ -253,31 +261,48 @@ fn unseen_identity(error: &Error) -> Finding {
     )
 }
 
-/// Who is logged in, and who of them is nobody's.
-async fn look_at_sessions(
-    rotation: &Rotation,
-    current: &Secret,
-    overrides: &Overrides,
-) -> Result<Vec<Finding>> {
-    let Some(own) = &rotation.around.census else { return Ok(Vec::new()) };
+/// Who is logged in, and when that was, by our own clock.
+async fn look_at_sessions(rotation: &Rotation, current: &Secret) -> Result<Option<(Sample, Timestamp)>> {
+    let Some(own) = &rotation.around.census else { return Ok(None) };
     // What changes no password locks nobody out.
     if rotation.repair.is_some() {
-        return Ok(Vec::new());
+        return Ok(None);
     }
     let sample = own.take(current, rotation.around.times.window).await?;
-    Ok(census::findings(rotation, &sample, &overrides.waived))
+    Ok(Some((sample, rotation.clock.now())))
+}
+
+/// What came of the verifications' trials, how often they logged in, and from when to when, by our own clock.
+struct Tried {
+    report: Report,
+    logins: usize,
+    time: (Timestamp, Timestamp),
+}
+
+impl Tried {
+    /// By the clock of the server, on which it was `there` when it was `here` on ours.
+    fn as_the_server_has_it(&self, there: Timestamp, here: Timestamp) -> Trials {
+        let ahead = there.duration_since(here);
+        Trials { logins: self.logins, time: (self.time.0 + ahead, self.time.1 + ahead) }
+    }
 }
 
 /// Lets the verifications try themselves out with the password that works now.
-async fn try_out(rotation: &Rotation, current: &Secret) -> Report {
+async fn try_out(rotation: &Rotation, current: &Secret) -> Tried {
+    let began = rotation.clock.now();
     let url = rotation.url.render(&rotation.target, current);
     let present = Present { password: current, url: &url };
-    let tries = rotation.verifications.iter().map(async |own| (own.id(), own.try_out(&present).await));
-    let mut report = Report::default();
+    let asked = rotation.verifications.iter().filter(|_| rotation.repair.is_none());
+    let tries = asked.map(async |own| (own.id(), own.try_out(&present).await));
+    let (mut report, mut logins) = (Report::default(), 0);
     for (id, result) in join_all(tries).await {
-        report.take(result, id);
+        let found = result.map(|Trial { findings, logins: own }| {
+            logins += own;
+            findings
+        });
+        report.take(found, id);
     }
-    report
+    Tried { report, logins, time: (began, rotation.clock.now()) }
 }
 
 /// A pending password of another run must not be overwritten: it may be the one that works.
@@ -527,16 +552,17 @@ mod tests {
     }
 
     /// A verification that tries itself out.
-    struct Tried;
+    struct Trying;
 
     #[async_trait]
-    impl Verification for Tried {
+    impl Verification for Trying {
         fn id(&self) -> &'static str {
             "tried"
         }
-        async fn try_out(&self, present: &Present<'_>) -> Result<Vec<Finding>> {
+        async fn try_out(&self, present: &Present<'_>) -> Result<Trial> {
             assert_eq!(present.url.expose(), memory::url(present.password.expose()));
-            Ok(vec![Finding::new(Severity::Note, "tried", present.password.expose())])
+            let finding = Finding::new(Severity::Note, "tried", present.password.expose());
+            Ok(Trial { findings: vec![finding], logins: 1 })
         }
         async fn verify(&self, _: &Evidence<'_>) -> Result<Outcome> {
             Err(Error::internal("a check verifies nothing"))
@@ -551,7 +577,7 @@ mod tests {
             let clock: Arc<dyn Clock> = Arc::new(ManualClock::at_second(0));
             let entropy: Arc<dyn Entropy> = Arc::new(SeededEntropy::new(1));
             let mut rotation = memory::rotation(&world, &clock, &entropy);
-            rotation.verifications.push(Box::new(Tried));
+            rotation.verifications.push(Box::new(Trying));
             findings(&rotation, None).into_iter().find(|finding| finding.subject == "tried")
         };
         assert_eq!(tried("x").unwrap().what, "x");

@@ -8,7 +8,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use pgrotate_core::by_hand::Instruction;
 use pgrotate_core::journal::Outcome;
-use pgrotate_core::provider::{Evidence, Finding, Present, Severity, Verification};
+use pgrotate_core::provider::{Evidence, Finding, Present, Severity, Trial, Verification};
 use pgrotate_core::value::{self, Template};
 use pgrotate_core::{Error, Kind, Result};
 use serde::Deserialize;
@@ -162,11 +162,11 @@ impl Verification for CommandCheck {
         Ok(Vec::new())
     }
 
-    async fn try_out(&self, present: &Present<'_>) -> Result<Vec<Finding>> {
-        let Some(alembic) = &self.alembic else { return Ok(Vec::new()) };
+    async fn try_out(&self, present: &Present<'_>) -> Result<Trial> {
+        let Some(alembic) = &self.alembic else { return Ok(Trial::default()) };
         // What is missing stands among the findings already.
-        let looked = self.ask_alembic(alembic, present).await;
-        Ok(looked.map(|looked| looked.findings(&self.id, present.password)).unwrap_or_default())
+        let Some(looked) = self.ask_alembic(alembic, present).await else { return Ok(Trial::default()) };
+        Ok(Trial { findings: looked.findings(&self.id, present.password), logins: 1 })
     }
 
     async fn verify(&self, evidence: &Evidence<'_>) -> Result<Outcome> {
@@ -385,7 +385,7 @@ mod tests {
             CommandCheck::new(Some("alembic".into()), options, fake::shared(Vendors::default(), "")).unwrap();
         assert_eq!(check.check().await, Ok(Vec::new()));
         let (password, url) = (Secret::new(PASSWORD), Secret::new(format!("postgresql://u:{PASSWORD}@h/d")));
-        check.try_out(&Present { password: &password, url: &url }).await.unwrap()
+        check.try_out(&Present { password: &password, url: &url }).await.unwrap().findings
     }
 
     #[tokio::test]
