@@ -55,26 +55,29 @@ pub(crate) async fn run(app: &App, args: Args) -> Result<Status, Failure> {
 async fn look(app: &App, config: &Config, environments: &[Environment]) -> Result<Status, Failure> {
     // A journal that can't be read is no reason to hide what can be seen: that is when it is needed most.
     let engine = app.engine(Arc::new(Unobserved));
-    let mut rotations = Vec::new();
-    let mut journal = Vec::new();
-    for environment in environments {
+    let looks = stream::iter(environments).map(|environment| async {
+        // What it has read ends with it: five hundred of them are not kept in memory.
         let mut rotation = app.rotation(config, environment)?;
         let known = match &engine {
             Ok(engine) => memory(engine, environment).await,
             Err(error) => Err(error.clone()),
         };
-        journal.push(known.map(|(past, open)| {
+        let known = known.map(|(past, open)| {
             rotation.around.past = past;
             open
-        }));
-        rotations.push(rotation);
-    }
-    let mut all = stream::iter(&rotations).map(drift::status).buffered(AT_A_TIME);
+        });
+        Ok::<_, Failure>((drift::status(&rotation).await, known))
+    });
+    let mut looks = std::pin::pin!(looks.buffered(AT_A_TIME));
+    let mut journal = Ok(());
     let mut drifts = false;
-    for known in &journal {
-        let status = all.next().await.expect("every environment has a status");
+    while let Some(look) = looks.next().await {
+        let (status, known) = look?;
         // What a run has not proven yet counts as seen by nobody, even where nothing disagrees.
-        let open = known.as_ref().ok().copied().flatten();
+        let open = known.unwrap_or_else(|error| {
+            journal = Err(error);
+            None
+        });
         drifts |= status.drifts() || open.is_some();
         if app.json {
             let mut object = serde_json::to_value(&status).expect("a status has only text in it");
@@ -86,7 +89,7 @@ async fn look(app: &App, config: &Config, environments: &[Environment]) -> Resul
             display::out(&as_text(&status, open));
         }
     }
-    journal.into_iter().collect::<Result<Vec<_>, _>>()?;
+    journal?;
     Ok(if drifts { Status::Drift } else { Status::Done })
 }
 

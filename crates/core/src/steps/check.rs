@@ -220,11 +220,12 @@ async fn look_at_vault_and_server(
 }
 
 async fn look_at_server(rotation: &Rotation, current: &Secret, overrides: &Overrides) -> Report {
-    let (login, authority, identity, sessions, tried) = futures::join!(
+    let (login, authority, identity, sessions, vantages, tried) = futures::join!(
         rotation.verifier.login(current),
         rotation.authority.check(current),
         rotation.verifier.identity(current),
         look_at_sessions(rotation, current),
+        look_from_vantages(rotation, current),
         try_out(rotation, current),
     );
     let mut server = Report::default();
@@ -240,6 +241,7 @@ async fn look_at_server(rotation: &Rotation, current: &Secret, overrides: &Overr
         });
         server.merge(tried.report);
         server.take(sessions, "sessions");
+        server.findings.extend(vantages);
         match identity {
             Ok(identity) => identity.into_iter().for_each(|own| server.identify("PostgreSQL system", own)),
             Err(error) => server.findings.push(unseen_identity(&error)),
@@ -250,6 +252,26 @@ async fn look_at_server(rotation: &Rotation, current: &Secret, overrides: &Overr
         server.take(login.map(|login| judge(rotation, login)), "login");
     }
     server
+}
+
+/// After the change every vantage has to be able to tell; one that can't tell now would only park the run then.
+async fn look_from_vantages(rotation: &Rotation, current: &Secret) -> Vec<Finding> {
+    let looks = rotation.around.vantages.iter();
+    let looks = join_all(looks.map(|own| async move { (own.name(), own.login(current).await) })).await;
+    let find = |(name, login): (&str, Result<Login>)| {
+        let what = match &login {
+            Ok(Login::Accepted) => return None,
+            Ok(Login::Refused) => "from there the server refuses the password that works here".to_owned(),
+            Err(error) => format!("{error:#}"),
+        };
+        let mend = login.err().map(|error| error.hints().join("; ")).filter(|hints| !hints.is_empty());
+        let mend = mend.unwrap_or_else(|| {
+            "look what answers there, or take the vantage out of the configuration".into()
+        });
+        let why = "what this vantage has to prove after the change could not be proven, and the run would be parked";
+        Some(Finding::new(Severity::Blocks, name, what).why(why).mend(mend))
+    };
+    looks.into_iter().filter_map(find).collect()
 }
 
 /// The server's identity is a second look at what its name already says.
