@@ -41,10 +41,10 @@ cargo:
 
 # PostgreSQL's server binaries, a C compiler (ring, SQLite), Python with venv, ssh with an sshd for the tests of what is
 # on other machines, strace for the test of all that is started and written, and openssl's command, which makes the RSA key of the sandbox's GitHub App: ring only uses such
-# keys. Nothing is linked with it.
+# keys. Nothing is linked with it. shellcheck and jq read and carry out the script that `pgrotate runbook` writes.
 .PHONY: packages
 packages:
-	@scripts/install-packages.sh compiler openssl python postgresql ssh strace
+	@scripts/install-packages.sh compiler openssl python postgresql ssh strace shellcheck jq
 
 .PHONY: venvs
 venvs: packages

@@ -46,6 +46,10 @@ has_shellcheck() {
     command -v shellcheck >/dev/null
 }
 
+has_jq() {
+    command -v jq >/dev/null
+}
+
 has_gh() {
     command -v gh >/dev/null
 }
@@ -64,6 +68,7 @@ packages_of() {
     ssh) echo openssh-client openssh-server ;;
     strace) echo strace ;;
     shellcheck) echo shellcheck ;;
+    jq) echo jq ;;
     gh) echo gh ;;
     curl) echo curl ;;
     esac
