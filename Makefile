@@ -134,6 +134,7 @@ fidelity: venvs tools build ## the vendors' own tools carry out the runbook in a
 lint: components shellcheck cargo-deny ## formatting, clippy, scripts, the example's Python, licences and banned crates
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets --locked -- -D warnings
+	@cargo metadata --locked --format-version 1 --manifest-path fuzz/Cargo.toml >/dev/null
 	shellcheck $(SHELL_SCRIPTS)
 	PYTHONPYCACHEPREFIX=target/pycache python3 -m compileall -q $(PYTHON_SOURCES)
 	cargo deny --locked check bans licenses sources

@@ -50,6 +50,7 @@ use azure_core::http::{
 use azure_security_keyvault_secrets::{SecretClient, SecretClientOptions};
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use pgrotate_core::provider::{Content, Finding, Inspection, Seen, Severity};
 use pgrotate_core::{Error, Kind, Result, Secret};
 use reqwest::Url;
 use serde::Deserialize;
@@ -436,6 +437,22 @@ fn is_loopback(url: &Url) -> bool {
 /// A secret as JSON text, quotes included.
 pub(crate) fn json_text(secret: &Secret) -> Zeroizing<String> {
     Zeroizing::new(serde_json::to_string(secret.expose()).expect("a text is always valid JSON"))
+}
+
+/// A look at a copy, with what stands in its way: that explains why it can't be read, where it can't.
+pub(crate) fn inspection(
+    look: Result<(Seen, Vec<Finding>)>,
+    hindrances: Vec<Finding>,
+    identity: Option<String>,
+) -> Result<Inspection> {
+    match look {
+        Ok((seen, found)) => Ok(Inspection { seen, findings: [found, hindrances].concat(), identity }),
+        Err(_) if hindrances.iter().any(|finding| finding.severity == Severity::Blocks) => {
+            let seen = Seen { content: Content::Unseen, version: None, updated_at: None };
+            Ok(Inspection { seen, findings: hindrances, identity })
+        }
+        Err(error) => Err(error),
+    }
 }
 
 #[cfg(test)]

@@ -314,19 +314,7 @@ impl Sink for Copy {
             Ok::<_, Error>((self.seen_of(latest)?, found))
         };
         let (look, hindrances) = futures::join!(look, self.hindrances());
-        let mut findings = hindrances?;
-        let seen = match look {
-            Ok((seen, found)) => {
-                findings.splice(0..0, found);
-                seen
-            }
-            // What has been found already explains why it can't be read.
-            Err(_) if findings.iter().any(|finding| finding.severity == Severity::Blocks) => {
-                Seen { content: Content::Unseen, version: None, updated_at: None }
-            }
-            Err(error) => return Err(error),
-        };
-        Ok(Inspection { seen, findings, identity: None })
+        azure::inspection(look, hindrances?, None)
     }
 
     async fn check_retirement(&self) -> Result<Vec<Finding>> {

@@ -6,10 +6,9 @@ use pgrotate_core::drift::{self, State, Status as Drift};
 use pgrotate_core::observer::Unobserved;
 use pgrotate_core::rotation::Rotation;
 use pgrotate_core::{CopyId, Error, Kind};
-use pgrotate_providers::requests::Noting;
 
-use super::rotate::{Asked, conclude};
-use super::{confirm, plan};
+use super::plan;
+use super::rotate::{Asked, carry_out};
 use crate::app::{App, known};
 use crate::display;
 use crate::exit::{Failure, Status};
@@ -54,15 +53,7 @@ pub(crate) async fn run(app: &App, args: Args) -> Result<Status, Failure> {
         plan::show(app, &rotation, &status);
         return Ok(Status::Done);
     }
-    if !args.wish.yes {
-        confirm::all(&config, &[rotation.plan()])?;
-    }
-    let engine = app.engine(display::observer(app.json))?;
-    let keeper = app.keeper(&config)?;
-    keeper.catch_up(&engine).await;
-    app.stop_on_signals();
-    let (run, end) = engine.start(&Noting(&rotation), args.wish.wish()).await?;
-    conclude(app, (&engine, &keeper), run, &end).await
+    carry_out(app, &config, &rotation, args.wish).await
 }
 
 /// The copies that hold something else than the vault of record. The vault itself is none of them.

@@ -7,10 +7,9 @@ use pgrotate_core::drift;
 use pgrotate_core::engine::same_place;
 use pgrotate_core::observer::Unobserved;
 use pgrotate_core::rotation::Rotation;
-use pgrotate_providers::requests::Noting;
 
-use super::rotate::{Asked, Soak, conclude};
-use super::{confirm, plan};
+use super::plan;
+use super::rotate::{Asked, Soak, carry_out};
 use crate::app::{App, known};
 use crate::display;
 use crate::exit::{Failure, Status};
@@ -47,13 +46,5 @@ pub(crate) async fn run(app: &App, args: Args) -> Result<Status, Failure> {
         plan::show(app, &rotation, &drift::status(&rotation).await);
         return Ok(Status::Done);
     }
-    if !args.wish.yes {
-        confirm::all(&config, &[rotation.plan()])?;
-    }
-    let engine = app.engine(display::observer(app.json))?;
-    let keeper = app.keeper(&config)?;
-    keeper.catch_up(&engine).await;
-    app.stop_on_signals();
-    let (run, end) = engine.start(&Noting(&rotation), args.wish.wish()).await?;
-    conclude(app, (&engine, &keeper), run, &end).await
+    carry_out(app, &config, &rotation, args.wish).await
 }

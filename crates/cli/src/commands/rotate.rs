@@ -153,6 +153,24 @@ pub(crate) async fn run(app: &App, args: Args) -> Result<Status, Failure> {
 }
 
 /// Writes the evidence of a run that goes no further, shows how it ended, and gives the status.
+/// Asks, unless that is not wanted, carries one environment's run out, and shows how it ended.
+pub(crate) async fn carry_out(
+    app: &App,
+    config: &Config,
+    rotation: &Rotation,
+    asked: Asked,
+) -> Result<Status, Failure> {
+    if !asked.yes {
+        confirm::all(config, &[rotation.plan()])?;
+    }
+    let engine = app.engine(display::observer(app.json))?;
+    let keeper = app.keeper(config)?;
+    keeper.catch_up(&engine).await;
+    app.stop_on_signals();
+    let (run, end) = engine.start(&Noting(rotation), asked.wish()).await?;
+    conclude(app, (&engine, &keeper), run, &end).await
+}
+
 pub(crate) async fn conclude(
     app: &App,
     (engine, keeper): (&Embedded, &Keeper),

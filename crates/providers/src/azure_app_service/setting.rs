@@ -272,20 +272,8 @@ impl Sink for Setting {
         };
         let (look, hindrances, identity) =
             futures::join!(look, self.hindrances(&account), self.site.identity(&account));
-        let mut findings = hindrances?;
-        let seen = match look {
-            Ok((seen, found)) => {
-                findings.splice(0..0, found);
-                seen
-            }
-            // What has been found already explains why it can't be read.
-            Err(_) if findings.iter().any(|finding| finding.severity == Severity::Blocks) => {
-                Seen { content: Content::Unseen, version: None, updated_at: None }
-            }
-            Err(error) => return Err(error),
-        };
         let identity = identity.map(|site| format!("{site} {} {}", self.table.noun(), self.name));
-        Ok(Inspection { seen, findings, identity })
+        azure::inspection(look, hindrances?, identity)
     }
 
     async fn inspect(&self) -> Result<Seen> {
