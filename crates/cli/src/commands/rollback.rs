@@ -11,7 +11,6 @@ use pgrotate_core::rotation::Rotation;
 use super::plan;
 use super::rotate::{Asked, Soak, carry_out};
 use crate::app::{App, known};
-use crate::display;
 use crate::exit::{Failure, Status};
 
 /// Make the password from before a run current again, by a run of its own with all its checks and proofs
