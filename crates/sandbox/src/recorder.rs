@@ -135,7 +135,7 @@ impl Recorder {
         // A request that did not arrive whole has not arrived.
         let body = axum::body::to_bytes(Body::new(body), BODY_LIMIT).await.map_err(|_| Dropped)?;
         let mut flight = InFlight { seq: self.open(system, &parts, &body), recorder: &self, landed: false };
-        let mut hits = self.hits(system, &parts);
+        let mut hits = self.hits(system, &parts, &body);
         hits.iter_mut().for_each(|hit| hit.fault.repeat(&body));
         if let Some(hit) = hits.first() {
             flight.change(|entry| entry.fault = Some(hit.fault.kind));
@@ -226,14 +226,14 @@ impl Recorder {
         Ok(None)
     }
 
-    fn hits(&self, system: &str, parts: &Parts) -> Vec<Hit> {
+    fn hits(&self, system: &str, parts: &Parts, body: &[u8]) -> Vec<Hit> {
         let path = parts.uri.path_and_query().map_or("/", |path| path.as_str());
         self.faults.hits(&Target {
             method: parts.method.as_str(),
             path,
             host: &host(parts),
             system,
-            operation: operation(&parts.headers),
+            operation: &named(system, parts, body),
         })
     }
 

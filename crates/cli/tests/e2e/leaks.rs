@@ -86,19 +86,22 @@ fn nothing_that_a_rotation_starts_or_writes_shows_a_password() {
     let canary = canary(&lab, &[&old]);
     canary.not_in("the output", text);
 
-    let (mut checks, mut env_files) = (0, 0);
+    let (mut checks, mut trials, mut env_files) = (0, 0, 0);
     for [line, environment] in &trace.started {
         canary.not_in("a command line", line);
         let line = String::from_utf8_lossy(line);
-        if line.contains("alembic") {
+        // `alembic heads` reads the scripts and is told no password.
+        if line.contains("alembic") && !line.contains("\"heads\"") {
             let (before, rest) = split(environment, b"\"DATABASE_URL=");
             let (url, after) = split(rest, b"\"");
-            assert!(
-                String::from_utf8_lossy(url).contains(&format!(":{new}@")),
-                "the trace misses what is there"
-            );
             canary.not_in("the rest of the check's environment", [before, after].concat());
-            checks += 1;
+            // The one that looks before the run has the password of before.
+            if String::from_utf8_lossy(url).contains(&format!(":{new}@")) {
+                checks += 1;
+            } else {
+                assert!(!canary.find(url).is_empty(), "the trace misses what is there");
+                trials += 1;
+            }
         } else {
             canary.not_in(&format!("the environment of {line}"), environment);
         }
@@ -111,7 +114,11 @@ fn nothing_that_a_rotation_starts_or_writes_shows_a_password() {
             canary.not_in(&format!("what was written to {target}"), bytes);
         }
     }
-    assert!(checks > 0 && env_files > 0, "the trace misses what is there: {:?}", trace.command_lines());
+    assert!(
+        checks > 0 && trials > 0 && env_files > 0,
+        "the trace misses what is there: {:?}",
+        trace.command_lines()
+    );
     let own = lab.state_folder();
     let folder = own.parent().unwrap();
     let elsewhere: BTreeSet<PathBuf> =
