@@ -4,6 +4,7 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use pgrotate_core::by_hand::{Instruction, Part};
 use pgrotate_core::journal::Outcome;
 use pgrotate_core::provider::{Activation, Consumer, Finding};
 use pgrotate_core::{Error, Kind, Result};
@@ -41,6 +42,19 @@ impl Consumer for Unmanaged {
 
     async fn check(&self) -> Result<Vec<Finding>> {
         Ok(Vec::new())
+    }
+
+    fn by_hand(&self) -> Vec<Instruction> {
+        let instruction = Instruction::new(
+            Part::Applications,
+            format!("{}: it takes up its copies by itself", self.0),
+            format!("{}: обновляется без нашего участия", self.0),
+        )
+        .say(
+            "Nothing to do. The list of sessions at the end shows whether it has logged in since.",
+            "Ничего делать не нужно. Список сеансов в конце покажет, вошёл ли он заново.",
+        );
+        vec![instruction]
     }
 
     async fn activate(&self, _activation: &Activation<'_>) -> Result<Outcome> {
