@@ -20,6 +20,9 @@ from app.models import NOTE_LENGTH_MAX, Mood
 
 log = logging.getLogger("mindwell")
 
+# How long the first request may be kept waiting for the first connection.
+WARM_TIMEOUT_S = 3
+
 
 def configure_logging() -> None:
     """Sends our lines to stdout; uvicorn has handlers of its own."""
@@ -42,14 +45,15 @@ async def warm(database: Database) -> None:
 async def lifespan(app: FastAPI) -> AsyncIterator[None]:
     """Reads the environment and builds the engines; a wrong environment ends the process here.
 
-    It does not wait for a login: an instance that starts before its database is reachable should say so
-    on /api/healthz, not die in a loop.
+    It waits a moment for a login and does not need one: an instance that starts before its database is reachable
+    should say so on /api/healthz, not die in a loop.
     """
     configure_logging()
     database = Database(settings.load().database_url)
     app.state.database = database
     app.state.started_at = datetime.now(timezone.utc)
     warming = asyncio.create_task(warm(database))
+    await asyncio.wait({warming}, timeout=WARM_TIMEOUT_S)
     log.info("mindwell-api %s started", __version__)
     yield
     warming.cancel()
