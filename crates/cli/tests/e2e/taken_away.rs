@@ -136,7 +136,7 @@ fn play(cases: Vec<Case>) {
 
 /// Goes through a table in a sandbox that records.
 fn play_in(lab: &Lab, cases: Vec<Case>) {
-    let whole = findings(lab, 0, "nothing is taken away");
+    let whole = steady(findings(lab, 0, "nothing is taken away"));
     let names: BTreeSet<&str> = cases.iter().map(|case| case.name).collect();
     assert_eq!(names.len(), cases.len(), "two cases have one name");
     let mut wrong = Vec::new();
@@ -149,7 +149,15 @@ fn play_in(lab: &Lab, cases: Vec<Case>) {
         wrong.extend(take_away(lab, case).into_iter().map(|what| format!("{name}: {what}")));
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n\n"));
-    assert_eq!(findings(lab, 0, "everything is back"), whole, "something was not put back");
+    assert_eq!(steady(findings(lab, 0, "everything is back")), whole, "something was not put back");
+}
+
+/// Without what depends on the moment: an application that is just restarting is not logged in.
+fn steady(findings: Vec<Value>) -> Vec<Value> {
+    findings
+        .into_iter()
+        .filter(|finding| !text(finding, "what").contains("no session of it was seen"))
+        .collect()
 }
 
 /// Plays one case; gives what was not as it should be.
