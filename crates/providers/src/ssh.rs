@@ -147,21 +147,8 @@ impl Ssh {
 
     /// The command of a shell that takes a command for the other machine as its last word.
     pub(crate) fn by_hand(&self) -> String {
-        let mut words = vec!["ssh".to_owned(), "-o".to_owned(), "StrictHostKeyChecking=yes".to_owned()];
-        let mut option = |text: String| words.extend(["-o".to_owned(), text]);
-        if let Some(port) = self.port {
-            option(format!("Port={port}"));
-        }
-        if let Some(file) = &self.identity {
-            option(format!("IdentityFile=\"{}\"", file.display()));
-            option("IdentitiesOnly=yes".to_owned());
-        }
-        if let Some(file) = &self.known_hosts {
-            option(format!("UserKnownHostsFile=\"{}\"", file.display()));
-        }
-        if let Some(file) = &self.config {
-            words.extend(["-F".to_owned(), file.display().to_string()]);
-        }
+        let mut words = ["ssh", "-o", "StrictHostKeyChecking=yes"].map(str::to_owned).to_vec();
+        words.extend(self.options());
         words.extend(["--".to_owned(), self.destination.clone()]);
         by_hand::words(words.iter().map(String::as_str))
     }
@@ -169,8 +156,15 @@ impl Ssh {
     /// What stands between `ssh` and the destination.
     fn arguments(&self) -> Vec<String> {
         let mut arguments: Vec<String> = ["-a", "-x", "-T"].map(str::to_owned).to_vec();
-        let mut option = |text: String| arguments.extend(["-o".to_owned(), text]);
-        INSISTED.iter().for_each(|text| option((*text).to_owned()));
+        arguments.extend(INSISTED.iter().flat_map(|text| ["-o".to_owned(), (*text).to_owned()]));
+        arguments.extend(self.options());
+        arguments
+    }
+
+    /// What the configuration says of how the machine is reached.
+    fn options(&self) -> Vec<String> {
+        let mut options = Vec::new();
+        let mut option = |text: String| options.extend(["-o".to_owned(), text]);
         if let Some(port) = self.port {
             option(format!("Port={port}"));
         }
@@ -184,9 +178,9 @@ impl Ssh {
             option("KnownHostsCommand=none".to_owned());
         }
         if let Some(file) = &self.config {
-            arguments.extend(["-F".to_owned(), file.display().to_string()]);
+            options.extend(["-F".to_owned(), file.display().to_string()]);
         }
-        arguments
+        options
     }
 
     fn program(operation: &str) -> Result<PathBuf> {

@@ -27,7 +27,7 @@ pub(crate) async fn perform(rotation: &Rotation, run: &RunState) -> Result<Outco
     }
 }
 
-/// What the server's clock says now. Nothing waits for it: `promote` comes next.
+/// What the server's clock says now. Where it can't be asked the run goes on: `promote` comes next, and our own clock has to do.
 async fn server_time(rotation: &Rotation, next: &Secret) -> Option<Timestamp> {
     let census = rotation.around.census.as_ref()?;
     census.take(next, Duration::ZERO).await.ok().map(|sample| sample.at)
