@@ -1,7 +1,7 @@
 //! Who is logged in: strangers stop a run, and a consumer is proven by a session from after the change alone. Systems
 //! that are others than before, or shared by two environments. The login seen from another machine.
 
-use std::io::Write;
+use std::io::{BufRead, BufReader, Write};
 use std::process::{Child, Command, Stdio};
 
 use serde_json::{Value, json};
@@ -256,4 +256,29 @@ fn a_copy_that_has_drifted_is_put_right_alone() {
     let unknown = lab.pgrotate(&["repair", "dev", "github_actions:DEV_DATABASE_URI"]);
     assert!(unknown.text().contains("did you mean github_actions:DEV_DATABASE_URL?"), "{}", unknown.text());
     let _ = unknown.exits(2);
+}
+
+#[test]
+fn who_watches_sees_a_drift_when_it_comes_and_is_told_when_it_stops() {
+    let lab = Lab::new("dev").without_alembic();
+    let mut watch = lab
+        .command(&["--json", "status", "dev", "--watch", "1s"])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    let mut lines = BufReader::new(watch.stdout.take().unwrap()).lines();
+    let mut state = |id: &str| {
+        let status: Value = serde_json::from_str(&lines.next().unwrap().unwrap()).unwrap();
+        let copies = status["copies"].as_array().unwrap();
+        copies.iter().find(|copy| copy["id"] == id).unwrap()["state"].as_str().unwrap().to_owned()
+    };
+    assert_eq!(state("env_file:dev.env"), "current");
+    let file = lab.world().join("agents/dev/.config/mindwell/dev.env");
+    let text = std::fs::read_to_string(&file).unwrap();
+    std::fs::write(&file, text.replace("@localhost", "@elsewhere.example")).unwrap();
+    assert!((0..30).any(|_| state("env_file:dev.env") == "stale"), "it does not look again");
+    let id = rustix::process::Pid::from_raw(i32::try_from(watch.id()).unwrap()).unwrap();
+    rustix::process::kill_process(id, rustix::process::Signal::INT).unwrap();
+    assert_eq!(watch.wait().unwrap().code(), Some(4), "the last look's status");
 }
