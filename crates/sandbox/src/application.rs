@@ -2,6 +2,12 @@
 //!
 //! The process gets the site's settings as its environment and nothing of ours. Whatever it prints goes, line by
 //! line, into a bounded log that can be followed.
+//!
+//! A start overlaps, as Azure's reference of the app settings has it: the new instance runs before the old one ends,
+//! unless `WEBSITE_DISABLE_OVERLAPPED_RECYCLING` is 1. The new one is ready when it answers the warm-up path with
+//! whatever status (`WEBSITE_WARMUP_PATH`, there). One that doesn't come up leaves nobody to serve: "the platform fails
+//! the startup attempt and retries, which results in 503 errors" (`WEBSITES_CONTAINER_START_TIME_LIMIT`, there). Here
+//! nothing is tried again; the next start is the caller's.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::fs::{File, OpenOptions};
@@ -20,7 +26,8 @@ use tokio::io::{AsyncBufReadExt, AsyncRead, BufReader};
 use tokio::sync::broadcast;
 
 use crate::error::{Context, Error, Result};
-use crate::process::{Launcher, Port, Process, direct_client, is_executable, wait_for_port};
+use crate::front::{Front, Requests};
+use crate::process::{Launcher, Port, Process, direct_client, is_executable, wait_for_answer};
 use crate::vendors::{AppControl, LogLine};
 
 /// How many lines the log keeps.
@@ -29,23 +36,39 @@ const LOG_LINES: usize = 5_000;
 const START_PATIENCE: Duration = Duration::from_secs(60);
 /// How long App Service would wait as well before it kills a container.
 const STOP_PATIENCE: Duration = Duration::from_secs(5);
+/// What App Service asks a new instance for until it answers.
+const WARMUP_PATH: &str = "/robots933456.txt";
+/// The setting that ends the old instance before the new one begins.
+const NO_OVERLAP: &str = "WEBSITE_DISABLE_OVERLAPPED_RECYCLING";
 
 /// One application.
 pub(crate) struct Application {
     service: PathBuf,
     home: PathBuf,
-    port: Port,
+    front: Front,
     launcher: Arc<Launcher>,
     log: Arc<Log>,
     starts: AtomicU64,
     /// Held while it starts: a second start waits for the first.
-    running: tokio::sync::Mutex<Option<Process>>,
+    running: tokio::sync::Mutex<Option<Instance>>,
+}
+
+/// A process that answers requests, on a port that nobody is told.
+struct Instance {
+    process: Process,
+    requests: Requests,
+    _port: Port,
 }
 
 impl Application {
     /// An application that is not started yet. `service` is its folder, `home` what it gets as its home, and `log` a
     /// file for those who look for the reason of a failed start.
-    pub(crate) fn new(launcher: Arc<Launcher>, service: &Path, home: &Path, log: &Path) -> Result<Self> {
+    pub(crate) async fn new(
+        launcher: Arc<Launcher>,
+        service: &Path,
+        home: &Path,
+        log: &Path,
+    ) -> Result<Self> {
         let server = service.join(".venv/bin/uvicorn");
         if !is_executable(&server) {
             return Err(Error::new(format!("{} is missing: run `make setup`", server.display())));
@@ -54,7 +77,7 @@ impl Application {
         Ok(Self {
             service: service.to_owned(),
             home: home.to_owned(),
-            port: Port::reserve()?,
+            front: Front::open().await?,
             launcher,
             log: Arc::new(Log::new(log)?),
             starts: AtomicU64::new(0),
@@ -64,7 +87,7 @@ impl Application {
 
     /// Its host and port.
     pub(crate) fn host(&self) -> String {
-        format!("127.0.0.1:{}", self.port.number())
+        format!("127.0.0.1:{}", self.front.port())
     }
 
     /// How often it has been started.
@@ -72,16 +95,36 @@ impl Application {
         self.starts.load(Ordering::SeqCst)
     }
 
-    /// Starts it with these settings, in place of the process that runs; ends when it accepts connections.
+    /// Starts it with these settings, in place of the instance that runs; ends when the new one takes the requests and
+    /// the old one is gone.
     pub(crate) async fn start(&self, settings: &BTreeMap<String, String>) -> Result<()> {
         let mut running = self.running.lock().await;
-        if let Some(mut process) = running.take() {
-            process.stop(Signal::TERM, STOP_PATIENCE).await;
+        if settings.get(NO_OVERLAP).is_some_and(|value| value == "1") {
+            self.front.close();
+            Instance::end(running.take()).await;
         }
-        let process = running.insert(self.spawn(settings)?);
-        let ready = wait_for_port(process, self.port.number(), START_PATIENCE).await;
+        let started = self.start_instance(settings).await;
+        if started.is_err() {
+            self.front.close();
+        }
+        Instance::end(running.take()).await;
         self.starts.fetch_add(1, Ordering::SeqCst);
-        ready
+        *running = Some(started?);
+        Ok(())
+    }
+
+    /// Starts an instance, and sends it the requests as soon as it answers.
+    async fn start_instance(&self, settings: &BTreeMap<String, String>) -> Result<Instance> {
+        let port = Port::reserve()?;
+        let mut process = self.spawn(settings, port.number())?;
+        let url = format!("http://127.0.0.1:{}{WARMUP_PATH}", port.number());
+        match wait_for_answer(&process, &url, START_PATIENCE).await {
+            Ok(()) => Ok(Instance { process, requests: self.front.lead_to(port.number()), _port: port }),
+            Err(error) => {
+                process.stop(Signal::TERM, STOP_PATIENCE).await;
+                Err(error)
+            }
+        }
     }
 
     /// An error if it can't say of itself that it reaches its database.
@@ -96,7 +139,7 @@ impl Application {
         }
     }
 
-    fn spawn(&self, settings: &BTreeMap<String, String>) -> Result<Process> {
+    fn spawn(&self, settings: &BTreeMap<String, String>, port: u16) -> Result<Process> {
         let mut command = self.launcher.command(Path::new("/bin/sh"), Signal::KILL);
         // The service's own start-up command, as App Service runs it: migrate, then serve.
         command.arg(self.service.join("startup.sh")).current_dir(&self.service);
@@ -105,7 +148,7 @@ impl Application {
         // The platform's own variables win over settings of the same name, and nothing else is inherited.
         let programs = format!("{}:/usr/local/bin:/usr/bin:/bin", self.service.join(".venv/bin").display());
         command.env("PATH", programs).env("HOME", &self.home).env("LANG", "C.UTF-8");
-        command.env("HOST", "127.0.0.1").env("PORT", self.port.number().to_string());
+        command.env("HOST", "127.0.0.1").env("PORT", port.to_string());
         let (process, pipes) = self.launcher.spawn("the application", command, Signal::KILL)?;
         self.capture(pipes.stdout);
         self.capture(pipes.stderr);
@@ -122,6 +165,17 @@ impl Application {
                 log.add(String::from_utf8_lossy(&line).trim_end_matches('\r').to_owned());
             }
         });
+    }
+}
+
+impl Instance {
+    /// Lets an instance that gets no more requests answer those that it has, and ends it.
+    async fn end(instance: Option<Self>) {
+        let Some(mut instance) = instance else { return };
+        if tokio::time::timeout(STOP_PATIENCE, instance.requests.answered()).await.is_err() {
+            tracing::warn!("an instance of the application ends with requests unanswered");
+        }
+        instance.process.stop(Signal::TERM, STOP_PATIENCE).await;
     }
 }
 

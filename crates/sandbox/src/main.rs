@@ -11,6 +11,7 @@ mod config;
 mod control;
 mod error;
 mod faults;
+mod front;
 mod guard;
 mod lifetime;
 mod listener;

@@ -19,6 +19,7 @@ use rustix::process::Signal;
 use serde_json::{Map, Value, json};
 
 use crate::error::{Context, Error, Result};
+use crate::front::forward;
 use crate::process::{Launcher, Port, Process, direct_client, is_executable, wait_for_port};
 use crate::vendors::{Aws, Copy};
 
@@ -64,7 +65,7 @@ impl Moto {
 
     /// The proxy before moto.
     pub(crate) fn router(&self, aws: Arc<Aws>) -> Router {
-        Router::new().fallback(forward).with_state(Upstream {
+        Router::new().fallback(answer).with_state(Upstream {
             base: self.base.clone(),
             client: self.client.clone(),
             aws,
@@ -125,8 +126,8 @@ struct Upstream {
     aws: Arc<Aws>,
 }
 
-async fn forward(State(upstream): State<Upstream>, request: Request) -> Response<Body> {
-    match forwarded(&upstream, request).await {
+async fn answer(State(upstream): State<Upstream>, request: Request) -> Response<Body> {
+    match answered(&upstream, request).await {
         Ok(response) => response,
         Err(error) => {
             tracing::error!("{}", error.chain());
@@ -137,33 +138,20 @@ async fn forward(State(upstream): State<Upstream>, request: Request) -> Response
     }
 }
 
-async fn forwarded(upstream: &Upstream, request: Request) -> Result<Response<Body>> {
-    let (mut parts, body) = request.into_parts();
+async fn answered(upstream: &Upstream, request: Request) -> Result<Response<Body>> {
+    let (parts, body) = request.into_parts();
     // The recorder has read the body already, so its size is bounded.
     let body: Bytes =
         axum::body::to_bytes(body, usize::MAX).await.context(|| "a request broke off".into())?;
     let path = parts.uri.path_and_query().map_or("/", |path| path.as_str());
-    parts.headers.remove(header::CONTENT_LENGTH);
-    parts.headers.remove(header::TRANSFER_ENCODING);
     if let Some(answer) = upstream.aws.answer(&parts.headers, &body) {
         return Ok(answer);
     }
     let target = parts.headers.get("x-amz-target").and_then(|target| target.to_str().ok()).map(str::to_owned);
-    let answer = upstream
-        .client
-        .request(parts.method, format!("{}{path}", upstream.base))
-        // The caller's own Host stays: moto tells services apart by it.
-        .headers(parts.headers)
-        .body(body)
-        .send()
-        .await
-        .context(|| "moto does not answer".into())?;
-    let (mut status, mut headers) = (answer.status(), answer.headers().clone());
-    // The answer is passed on whole, so its framing is ours.
-    headers.remove(header::TRANSFER_ENCODING);
-    headers.remove(header::CONNECTION);
+    let url = format!("{}{path}", upstream.base);
+    let answer = forward(&upstream.client, parts.method, &url, parts.headers, body).await;
+    let (mut status, mut headers, mut body) = answer.context(|| "moto".into())?;
     upstream.aws.date(&mut headers);
-    let mut body = answer.bytes().await.context(|| "moto's answer broke off".into())?;
     if let Some(target) = target
         && let Some(like_aws) = as_aws_answers(&body, |members| upstream.aws.complete(&target, members))
     {

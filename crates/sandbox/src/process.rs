@@ -175,10 +175,31 @@ pub(crate) async fn wait_for_port(process: &Process, port: u16, patience: Durati
     }
 }
 
+/// Waits until a URL is answered, however, as long as the process runs.
+pub(crate) async fn wait_for_answer(process: &Process, url: &str, patience: Duration) -> Result<()> {
+    let client = direct_client()?;
+    let deadline = tokio::time::Instant::now() + patience;
+    loop {
+        let asked = client.get(url).send();
+        if tokio::time::timeout_at(deadline, asked).await.is_ok_and(|answer| answer.is_ok()) {
+            return Ok(());
+        }
+        process.still_runs()?;
+        if tokio::time::Instant::now() > deadline {
+            return Err(Error::new(format!("{} does not answer {url}", process.name)));
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}
+
 /// A client that goes straight to the loopback, whatever proxy the environment names.
 pub(crate) fn direct_client() -> Result<reqwest::Client> {
-    let client = reqwest::Client::builder().no_proxy().redirect(reqwest::redirect::Policy::none()).build();
-    client.context(|| "cannot make an HTTP client".into())
+    direct_client_builder().build().context(|| "cannot make an HTTP client".into())
+}
+
+/// What [`direct_client`] is made with.
+pub(crate) fn direct_client_builder() -> reqwest::ClientBuilder {
+    reqwest::Client::builder().no_proxy().redirect(reqwest::redirect::Policy::none())
 }
 
 /// A port of the loopback that is kept for a child, also while the child is down for a restart.

@@ -174,7 +174,7 @@ impl Tools<'_> {
         let home = self.premises.scratch(&format!("{name}-home"));
         // Before the cluster: a missing virtual environment is told at once.
         let app_log = self.premises.path(&format!("logs/app-{name}.log"));
-        let application = Application::new(self.launcher.clone(), &self.service, &home, &app_log)?;
+        let application = Application::new(self.launcher.clone(), &self.service, &home, &app_log).await?;
         let folders = postgres::Folders {
             cluster: self.premises.scratch(name),
             log: self.premises.path(&format!("logs/postgres-{name}.log")),

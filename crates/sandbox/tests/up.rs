@@ -5,6 +5,7 @@
 
 mod sandbox;
 
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -143,6 +144,51 @@ async fn an_application_restarts_with_its_new_settings_and_its_log_streams() {
     let (time, _) = line.split_once(' ').unwrap();
     assert_eq!((time.len(), &time[10..11], &time[19..20], &time[29..]), (30, "T", ".", "Z"), "{line}");
     assert!(time.parse::<jiff::Timestamp>().is_ok(), "{line}");
+}
+
+/// Changes a setting of the application and asks it on and on until it has started again: how often it answered with
+/// which status.
+async fn asked_over_a_restart(sandbox: &Sandbox, name: &str, value: &str) -> BTreeMap<u16, usize> {
+    let azure = azure_client(sandbox).await;
+    let state = sandbox.state().await["dev"].take();
+    let starts = state["app"]["starts"].as_u64();
+    let mut settings = azure.app_settings().await;
+    settings[name] = json!(value);
+    azure.put_app_settings(&settings).await;
+    let mut answers = BTreeMap::new();
+    let deadline = Instant::now() + Duration::from_secs(30);
+    while sandbox.state().await["dev"]["app"]["starts"].as_u64() == starts {
+        assert!(Instant::now() < deadline, "the application is not started again");
+        // Several at once, so that one is always under way.
+        for status in futures::future::join_all((0..3).map(|_| sandbox.health(&state))).await {
+            *answers.entry(status).or_default() += 1;
+        }
+    }
+    answers
+}
+
+#[tokio::test]
+async fn no_request_fails_over_a_restart_unless_overlapping_is_switched_off() {
+    let sandbox = Sandbox::up(&["--env", "dev"]).await;
+    let overlapped = asked_over_a_restart(&sandbox, "LOG_LEVEL", "debug").await;
+    assert_eq!(overlapped.keys().collect::<Vec<_>>(), [&200], "{overlapped:?}");
+    assert!(overlapped[&200] >= 15, "{overlapped:?}");
+
+    let apart = asked_over_a_restart(&sandbox, "WEBSITE_DISABLE_OVERLAPPED_RECYCLING", "1").await;
+    assert!(apart.contains_key(&503), "{apart:?}");
+    assert_eq!(sandbox.health(&sandbox.state().await["dev"]).await, 200);
+}
+
+#[tokio::test]
+async fn an_instance_that_does_not_come_up_leaves_nobody_to_serve_until_the_next_start() {
+    let sandbox = Sandbox::up(&["--env", "dev"]).await;
+    let state = sandbox.state().await["dev"].take();
+    let url = state["copies"]["azure_app_service:DATABASE_URL"]["value"].as_str().unwrap();
+    let answers = asked_over_a_restart(&sandbox, "DATABASE_URL", "no URL").await;
+    assert!(answers.keys().all(|status| [200, 503].contains(status)), "{answers:?}");
+    assert_eq!(sandbox.health(&state).await, 503);
+    asked_over_a_restart(&sandbox, "DATABASE_URL", url).await;
+    assert_eq!(sandbox.health(&state).await, 200);
 }
 
 #[tokio::test]
