@@ -13,6 +13,7 @@ mod plan;
 mod repair;
 mod report;
 mod resume;
+mod roles;
 mod rollback;
 mod rotate;
 mod runbook;
@@ -33,6 +34,7 @@ pub(crate) enum Command {
     Consumers(consumers::Args),
     Rotate(rotate::Args),
     Repair(repair::Args),
+    Roles(roles::Args),
     Resume(resume::Args),
     Abort(abort::Args),
     Rollback(rollback::Args),
@@ -55,6 +57,7 @@ pub(crate) async fn run(app: &App, command: Command) -> Result<Status, Failure> 
         Command::Plan(args) => plan::run(app, args).await,
         Command::Rotate(args) => rotate::run(app, args).await,
         Command::Repair(args) => repair::run(app, args).await,
+        Command::Roles(args) => roles::run(app, args).await,
         Command::Resume(args) => resume::run(app, args).await,
         Command::Abort(args) => abort::run(app, args).await,
         Command::Rollback(args) => rollback::run(app, args).await,

@@ -35,8 +35,9 @@ use miette::Report;
 use pgrotate_core::env::{Clock, Entropy};
 use pgrotate_core::keyring::Keyring;
 use pgrotate_core::past::Past;
-use pgrotate_core::provider::Verifier;
-use pgrotate_core::rotation::{Rotation, Surroundings};
+use pgrotate_core::plan::Retirement;
+use pgrotate_core::provider::{Seat, Verifier};
+use pgrotate_core::rotation::{Rotation, Surroundings, Twin};
 use pgrotate_core::{Environment, FingerprintKey};
 use pgrotate_evidence::{Signer, Trusted};
 use pgrotate_providers::Shared;
@@ -54,7 +55,7 @@ pub(crate) use evidence::trust;
 use order::Order;
 use problem::{Problem, Problems};
 use registry::{Providers, Registry};
-use settings::{Placed, Settings, TOP};
+use settings::{Placed, Roles, Settings, TOP};
 use sharing::Claims;
 use source::Source;
 use templates::Names;
@@ -91,6 +92,22 @@ pub(crate) struct Config {
     /// Azure's sign-ins, by the files that they depend on: credentials and CA.
     azure: Mutex<BTreeMap<[Option<String>; 2], Accounts>>,
     registry: &'static dyn Registry,
+}
+
+/// One environment, bound to the outside.
+struct Bound<'a> {
+    draft: &'a Draft,
+    shared: Arc<Shared>,
+    parts: Parts,
+    twin: Option<BoundTwin>,
+}
+
+/// Its second role, where two take turns.
+struct BoundTwin {
+    shared: Arc<Shared>,
+    parts: Parts,
+    owner: String,
+    retirement: Retirement,
 }
 
 /// One environment, read and checked, and not yet bound to the outside.
@@ -178,6 +195,9 @@ impl Config {
         let shared = self.shared(draft, problems.keep(http)?, Arc::new(Standstill));
         let parts = binding::bind(&draft.tables, self.registry, &Arc::new(shared), problems)?;
         sharing::names(&parts, problems);
+        if draft.settings.roles.is_some() {
+            draft.tables.for_turns(problems);
+        }
         Some(parts)
     }
 
@@ -187,6 +207,7 @@ impl Config {
         Shared {
             environment: draft.environment.clone(),
             target: settings.target.clone(),
+            takes_turns: settings.roles.is_some(),
             database_tls: settings.tls.clone(),
             credentials: Credentials::from_environment(),
             http,
@@ -208,15 +229,22 @@ impl Config {
         let mut problems = Problems::default();
         let bound = self.bound(environment, &deps, &mut problems);
         problems.report(&self.source)?;
-        let (draft, shared, parts) = bound.expect("what has no problem is bound");
+        let Bound { draft, shared, parts, twin } = bound.expect("what has no problem is bound");
+        let closes = twin.as_ref().is_some_and(|twin| twin.retirement == Retirement::NoLogin);
+        let authority = match &twin {
+            Some(twin) if closes => self.registry.by_twin(&twin.shared, &shared),
+            _ => parts.authority.value,
+        };
+        let twin = twin.map(|twin| self.twin(environment, &shared, twin));
         let copies: Vec<_> = parts.copies.into_iter().map(|own| own.value).collect();
         Ok(Rotation {
             environment: environment.clone(),
             target: shared.target.clone(),
+            twin,
             policy: draft.settings.policy.clone(),
             url: draft.settings.url.clone(),
             vault: parts.vault.value,
-            authority: parts.authority.value,
+            authority,
             verifier: self.registry.verifier(&shared),
             wholes: Rotation::locks(&copies),
             copies,
@@ -229,7 +257,7 @@ impl Config {
             around: Surroundings {
                 census: self.registry.census(&shared),
                 times: draft.settings.times,
-                elsewhere: self.elsewhere(environment, &shared),
+                elsewhere: self.elsewhere(environment, &shared, Seat::First),
                 vantages: parts.vantages.into_iter().map(|own| own.value).collect(),
                 past: Past::default(),
                 overheard: Some(shared),
@@ -241,12 +269,38 @@ impl Config {
         })
     }
 
+    /// The second role, with everything that is bound to it.
+    fn twin(&self, environment: &Environment, first: &Arc<Shared>, bound: BoundTwin) -> Twin {
+        let BoundTwin { shared, parts, owner, retirement } = bound;
+        Twin {
+            target: shared.target.clone(),
+            authority: match retirement {
+                Retirement::Password => parts.authority.value,
+                Retirement::NoLogin => self.registry.by_twin(first, &shared),
+            },
+            verifier: self.registry.verifier(&shared),
+            census: self.registry.census(&shared),
+            elsewhere: self.elsewhere(environment, &shared, Seat::Second),
+            vantages: parts.vantages.into_iter().map(|own| own.value).collect(),
+            pair: self.registry.pair([first, &shared], &owner, retirement),
+            retirement,
+        }
+    }
+
     /// The servers of the other environments. Where one's CA can't be read, its server can't be asked, and the try says so.
-    fn elsewhere(&self, own: &Environment, shared: &Shared) -> Vec<(Environment, Box<dyn Verifier>)> {
+    fn elsewhere(
+        &self,
+        own: &Environment,
+        shared: &Shared,
+        seat: Seat,
+    ) -> Vec<(Environment, Box<dyn Verifier>)> {
         let others = self.drafts.iter().filter(|draft| draft.environment != *own);
         let verifier = |draft: &Draft| {
             let ca = files::certificate(&self.base, draft.settings.ca_file.as_ref()).unwrap_or_default();
-            let other = self.shared(draft, shared.http.clone(), Arc::clone(&shared.clock));
+            let mut other = self.shared(draft, shared.http.clone(), Arc::clone(&shared.clock));
+            if let (Seat::Second, Some(roles)) = (seat, &draft.settings.roles) {
+                other.target.user.clone_from(&roles.twin);
+            }
             self.registry.verifier(&Arc::new(Shared { ca, ..other }))
         };
         others.map(|draft| (draft.environment.clone(), verifier(draft))).collect()
@@ -262,7 +316,7 @@ impl Config {
         environment: &Environment,
         deps: &Deps,
         problems: &mut Problems,
-    ) -> Option<(&Draft, Arc<Shared>, Parts)> {
+    ) -> Option<Bound<'_>> {
         let names: Vec<&str> = self.drafts.iter().map(|draft| draft.environment.as_str()).collect();
         let draft = self.drafts.iter().find(|draft| draft.environment == *environment);
         let draft = draft.ok_or_else(|| Problem::no_such("environment", environment.as_str(), &names));
@@ -279,7 +333,28 @@ impl Config {
         let shared = self.shared(draft, problems.keep(http)?, Arc::clone(&deps.clock));
         let shared = Arc::new(Shared { credentials, ca, azure: self.accounts(settings), ..shared });
         let parts = binding::bind(&draft.tables, self.registry, &shared, problems)?;
-        Some((draft, shared, parts))
+        let twin = match &settings.roles {
+            Some(roles) => Some(self.bound_twin(draft, &shared, roles, problems)?),
+            None => None,
+        };
+        Some(Bound { draft, shared, parts, twin })
+    }
+
+    /// The same tables for the second role: what is bound to a role is bound once more.
+    fn bound_twin(
+        &self,
+        draft: &Draft,
+        first: &Shared,
+        roles: &Roles,
+        problems: &mut Problems,
+    ) -> Option<BoundTwin> {
+        let shared = self.shared(draft, first.http.clone(), Arc::clone(&first.clock));
+        let (credentials, ca) = (first.credentials.clone(), first.ca.clone());
+        let mut shared = Shared { credentials, ca, azure: first.azure.clone(), ..shared };
+        shared.target.user.clone_from(&roles.twin);
+        let shared = Arc::new(shared);
+        let parts = binding::bind(&draft.tables, self.registry, &shared, problems)?;
+        Some(BoundTwin { shared, parts, owner: roles.owner.clone(), retirement: roles.retirement })
     }
 
     /// Azure's sign-ins for an environment. Those with the same files sign in once.

@@ -174,10 +174,10 @@ fn declared<'a>(rotation: &'a Rotation, session: &Session) -> Option<&'a str> {
 }
 
 /// What a look at the sessions means for a run. Who is waived is named all the same.
-pub fn findings(rotation: &Rotation, sample: &Sample, waived: &[String]) -> Vec<Finding> {
+pub fn findings(rotation: &Rotation, user: &str, sample: &Sample, waived: &[String]) -> Vec<Finding> {
     let groups = groups(rotation, sample);
     let strangers =
-        groups.iter().filter(|group| group.is_strange()).map(|group| stranger(rotation, group, waived));
+        groups.iter().filter(|group| group.is_strange()).map(|group| stranger(rotation, user, group, waived));
     let absent = rotation.consumers.iter().filter_map(|bound| {
         let sessions = bound.sessions.as_ref()?;
         let id = bound.consumer.id();
@@ -187,13 +187,9 @@ pub fn findings(rotation: &Rotation, sample: &Sample, waived: &[String]) -> Vec<
     strangers.chain(absent).collect()
 }
 
-fn stranger(rotation: &Rotation, group: &Group, waived: &[String]) -> Finding {
-    let Group { origin, sessions, since, .. } = group;
-    let many = if *sessions == 1 { "a session is".to_owned() } else { format!("{sessions} sessions are") };
-    let what = format!(
-        "{many} logged in as {} since {since:.0}, and no consumer is declared for that",
-        rotation.target.user
-    );
+fn stranger(rotation: &Rotation, user: &str, group: &Group, waived: &[String]) -> Finding {
+    let (origin, many) = (&group.origin, many(group, user));
+    let what = format!("{many}, and no consumer is declared for that");
     if waived.iter().any(|waiver| waives(waiver, origin)) {
         return Finding::new(Severity::Warning, origin.as_str(), what).mend("it is let go for this run");
     }
@@ -204,6 +200,29 @@ fn stranger(rotation: &Rotation, group: &Group, waived: &[String]) -> Finding {
              --waive '{origin}'",
             rotation.environment
         ))
+}
+
+fn many(Group { sessions, since, .. }: &Group, user: &str) -> String {
+    let many = if *sessions == 1 { "a session is".to_owned() } else { format!("{sessions} sessions are") };
+    format!("{many} logged in as {user} since {since:.0}")
+}
+
+/// Who is logged in as a role that should be idle: its password is about to change. Who is waived is named all the same.
+pub fn in_use(rotation: &Rotation, user: &str, sample: &Sample, waived: &[String]) -> Vec<Finding> {
+    let find = |group: Group| {
+        let origin = &group.origin;
+        let what = format!("{}, the role that should be idle", many(&group, user));
+        if waived.iter().any(|waiver| waives(waiver, origin)) {
+            return Finding::new(Severity::Warning, origin.as_str(), what).mend("it is let go for this run");
+        }
+        let mend = format!(
+            "let it log in as the role that is live, which the copies name; or let it go for this run: --waive '{origin}'"
+        );
+        Finding::new(Severity::Blocks, origin.as_str(), what)
+            .why("its next login would fail: the run gives that role another password")
+            .mend(mend)
+    };
+    groups(rotation, sample).into_iter().map(find).collect()
 }
 
 /// Whether a person's waiver is meant for an origin: it names all of it, or the application alone.
@@ -328,7 +347,7 @@ mod tests {
             session("api", None, 1),
             session(OWN_NAME, None, 99),
         ]);
-        let found = findings(&rotation, &seen, &[]);
+        let found = findings(&rotation, "mindwelladmin", &seen, &[]);
         assert_eq!(found.len(), 1, "{found:?}");
         assert_eq!((found[0].severity, found[0].subject.as_str()), (Severity::Blocks, "psql@10.0.0.7"));
         assert!(
@@ -344,7 +363,7 @@ mod tests {
         let seen = sample(&[session("psql", Some("10.0.0.7"), 1), session("", Some("10.0.0.8"), 1)]);
         let blocking = |waived: &[&str]| {
             let waived: Vec<String> = waived.iter().map(|text| (*text).to_owned()).collect();
-            let found = findings(&rotation, &seen, &waived);
+            let found = findings(&rotation, "mindwelladmin", &seen, &waived);
             assert_eq!(found.len(), 2);
             found
                 .into_iter()
@@ -362,11 +381,11 @@ mod tests {
     #[test]
     fn who_is_declared_and_not_there_is_worth_a_warning() {
         let nobody = sample(&[]);
-        let found = findings(&rotation(Some(sessions("api", &["10.0.0.0/8"]))), &nobody, &[]);
+        let found = findings(&rotation(Some(sessions("api", &["10.0.0.0/8"]))), "mindwelladmin", &nobody, &[]);
         assert_eq!((found[0].severity, found[0].subject.as_str()), (Severity::Warning, "memory:application"));
         assert!(found[0].what.contains("application_name \"api\" from 10.0.0.0/8"), "{}", found[0].what);
         let optional = Sessions { optional: true, ..sessions("api", &[]) };
-        assert_eq!(findings(&rotation(Some(optional)), &nobody, &[]), []);
-        assert_eq!(findings(&rotation(None), &nobody, &[]), []);
+        assert_eq!(findings(&rotation(Some(optional)), "mindwelladmin", &nobody, &[]), []);
+        assert_eq!(findings(&rotation(None), "mindwelladmin", &nobody, &[]), []);
     }
 }

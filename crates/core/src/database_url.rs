@@ -149,12 +149,35 @@ impl DatabaseUrl {
     /// # Errors
     /// Fails if anything but the password would read differently afterwards.
     pub fn with_password(&self, password: &Secret) -> Result<Secret> {
+        self.with(self.password.clone(), &encode(password.expose()), &self.target, password)
+    }
+
+    /// The same URL for another role, with its password. What is this role's already keeps its spelling.
+    ///
+    /// # Errors
+    /// Fails if anything but these two would read differently afterwards.
+    pub fn with_login(&self, user: &str, password: &Secret) -> Result<Secret> {
+        if self.target.user == user {
+            return self.with_password(password);
+        }
+        let start = self.text.expose().find("://").map_or(0, |at| at + 3);
+        let login = Zeroizing::new([encode(user).as_str(), ":", encode(password.expose()).as_str()].concat());
+        let target = Target { user: user.to_owned(), ..self.target.clone() };
+        self.with(start..self.password.end, &login, &target, password)
+    }
+
+    /// The text with something else in one place, read again to see that it is what was meant.
+    fn with(
+        &self,
+        place: std::ops::Range<usize>,
+        new: &str,
+        target: &Target,
+        password: &Secret,
+    ) -> Result<Secret> {
         let text = self.text.expose();
-        let encoded = encode(password.expose());
-        let changed =
-            Secret::new([&text[..self.password.start], &*encoded, &text[self.password.end..]].concat());
+        let changed = Secret::new([&text[..place.start], new, &text[place.end..]].concat());
         let again = Self::parse(&changed)?;
-        let same = again.target == self.target && again.scheme == self.scheme && again.query == self.query;
+        let same = again.target == *target && again.scheme == self.scheme && again.query == self.query;
         if same && again.password() == *password {
             Ok(changed)
         } else {
@@ -289,7 +312,24 @@ mod tests {
         assert_eq!(changed.expose(), RUNBOOK.replace(":old@", ":new@"));
     }
 
+    #[test]
+    fn another_role_comes_with_its_password_and_the_rest_stays() {
+        let changed = url(RUNBOOK).with_login("mindwell@b", &Secret::new("n/w")).unwrap();
+        assert_eq!(changed.expose(), RUNBOOK.replace("mindwelladmin:old@", "mindwell%40b:n%2Fw@"));
+        let same = url(RUNBOOK).with_login("mindwelladmin", &Secret::new("new")).unwrap();
+        assert_eq!(same.expose(), RUNBOOK.replace(":old@", ":new@"));
+    }
+
     proptest! {
+        #[test]
+        fn any_login_can_be_put_in_and_taken_back(user in "[^/:\\PC][^/:\\PC]{0,20}", password in "\\PC{0,40}") {
+            let changed = url(RUNBOOK).with_login(&user, &Secret::new(password.as_str())).unwrap();
+            let again = DatabaseUrl::parse(&changed).unwrap();
+            prop_assert_eq!(&again.target().user, &user);
+            let back = again.with_login("mindwelladmin", &Secret::new("old")).unwrap();
+            prop_assert_eq!(back.expose(), RUNBOOK);
+        }
+
         #[test]
         fn any_password_survives_and_the_rest_stays(password in "\\PC{0,40}") {
             let password = Secret::new(password);

@@ -7,7 +7,7 @@ use serde::Serialize;
 use crate::error::Result;
 use crate::ids::{CopyId, Environment, VersionId};
 use crate::past::Published;
-use crate::provider::{Content, Entry, Login, VaultState};
+use crate::provider::{Content, Entry, Login, Seat, VaultState};
 use crate::rotation::{Copy, Rotation};
 use crate::secret::{Fingerprint, Secret};
 use crate::value::Reading;
@@ -131,7 +131,7 @@ pub async fn status(rotation: &Rotation) -> Status {
         environment: rotation.environment.clone(),
         server: match known {
             Some(_) => server_status(rotation, &state).await,
-            None => unknown_server(rotation, State::Unseen, NOTHING_TO_TRY.to_owned()),
+            None => unknown_server(rotation.described(), State::Unseen, NOTHING_TO_TRY.to_owned()),
         },
         vault: VaultStatus {
             id: rotation.vault.id().clone(),
@@ -149,12 +149,18 @@ pub async fn status(rotation: &Rotation) -> Status {
 struct Known {
     current: Option<Fingerprint>,
     pending: Vec<Fingerprint>,
+    /// Whose the current one is.
+    live: Seat,
 }
 
 impl Known {
     fn new(rotation: &Rotation, state: &VaultState) -> Self {
         let mark = |entry: &Entry| rotation.key.fingerprint(&entry.secret);
-        Self { current: state.current.as_ref().map(mark), pending: state.pending.iter().map(mark).collect() }
+        Self {
+            current: state.current.as_ref().map(mark),
+            pending: state.pending.iter().map(mark).collect(),
+            live: state.live(rotation.twin_name()),
+        }
     }
 
     fn state(&self, fingerprint: &Fingerprint) -> State {
@@ -244,7 +250,8 @@ fn judge(
         (Reading::Foreign(why), _) => (State::Stale, None, Some(why)),
         (Reading::Password(password), url) => {
             let fingerprint = rotation.key.fingerprint(&password);
-            let wrong = url.as_ref().and_then(|url| url.disagreements(&rotation.target).into_iter().next());
+            let live = rotation.role(known.map_or(Seat::First, |known| known.live));
+            let wrong = url.as_ref().and_then(|url| url.disagreements(live.target).into_iter().next());
             match (wrong, known) {
                 (Some(wrong), _) => (State::Stale, Some(fingerprint), Some(format!("in its URL, {wrong}"))),
                 (None, Some(known)) => {
@@ -261,26 +268,29 @@ fn judge(
 
 /// Tries the vault's passwords, the current one first; a second one only if that is refused.
 async fn server_status(rotation: &Rotation, state: &VaultState) -> ServerStatus {
-    let target = rotation.target.to_string();
+    let live = state.live(rotation.twin_name());
+    let target = rotation.role(live).target.to_string();
     let half_way = "it accepts the pending password: a run stopped half-way; pgrotate resume";
     let older = "it accepts the previous password, not the current one";
+    // Of two roles that take turns the other one may log in with what is kept for it.
+    let all = rotation.twin.is_none();
     let candidates = (state.current.iter().map(|entry| (entry, State::Current, None)))
-        .chain(state.pending.iter().map(|entry| (entry, State::Pending, Some(half_way))))
-        .chain(state.previous.iter().map(|entry| (entry, State::Stale, Some(older))));
+        .chain(state.pending.iter().filter(|_| all).map(|entry| (entry, State::Pending, Some(half_way))))
+        .chain(state.previous.iter().filter(|_| all).map(|entry| (entry, State::Stale, Some(older))));
     for (entry, standing, note) in candidates {
-        match rotation.verifier.login(&entry.secret).await {
+        match rotation.role(live).verifier.login(&entry.secret).await {
             Ok(Login::Accepted) => {
                 let fingerprint = Some(rotation.key.fingerprint(&entry.secret));
                 return ServerStatus { target, state: standing, fingerprint, note: note.map(str::to_owned) };
             }
             Ok(Login::Refused) => {}
-            Err(error) => return unknown_server(rotation, State::Unreachable, format!("{error:#}")),
+            Err(error) => return unknown_server(target, State::Unreachable, format!("{error:#}")),
         }
     }
     let note = Some("it accepts none of the passwords that the vault of record holds".to_owned());
     ServerStatus { target, state: State::Stale, fingerprint: None, note }
 }
 
-fn unknown_server(rotation: &Rotation, state: State, why: String) -> ServerStatus {
-    ServerStatus { target: rotation.target.to_string(), state, fingerprint: None, note: Some(why) }
+fn unknown_server(target: String, state: State, why: String) -> ServerStatus {
+    ServerStatus { target, state, fingerprint: None, note: Some(why) }
 }

@@ -154,6 +154,25 @@ impl<S: Journal + Leases> Engine<S> {
         .await
     }
 
+    /// Does something else to an environment that no run may meet: alone, and while none is open.
+    ///
+    /// # Errors
+    /// When a run of the environment is not over or somebody else holds the lease, and those of the work.
+    pub async fn alone<T>(
+        &self,
+        environment: &Environment,
+        work: impl Future<Output = Result<T>>,
+    ) -> Result<T, Trouble> {
+        let held = self.lease(environment, RunId::generate(self.clock.now(), &*self.entropy)).await?;
+        self.holding(&held, async {
+            match self.unfinished(Some(environment)).await?.first() {
+                Some(state) => Err(not_over(environment, state).into()),
+                None => Ok(work.await?),
+            }
+        })
+        .await
+    }
+
     fn stop(&self) -> impl Fn() -> bool + Send + Sync {
         || self.stop.load(Ordering::Relaxed)
     }
@@ -196,9 +215,7 @@ impl<S: Journal + Leases> Engine<S> {
         if plan.back().is_some_and(|back| back.run == state.run) && state.has_promoted() {
             return Ok(());
         }
-        let error = Error::new(Kind::BadState, format!("start rotating {environment}"))
-            .because(format!("the run {} is not over", state.run));
-        Err(ways_on(&state).into_iter().fold(error, Error::hint))
+        Err(not_over(environment, &state))
     }
 
     async fn refuse_overtaken(&self, state: &RunState) -> Result<()> {
@@ -212,6 +229,12 @@ impl<S: Journal + Leases> Engine<S> {
             _ => Ok(()),
         }
     }
+}
+
+fn not_over(environment: &Environment, state: &RunState) -> Error {
+    let error = Error::new(Kind::BadState, format!("start rotating {environment}"))
+        .because(format!("the run {} is not over", state.run));
+    ways_on(state).into_iter().fold(error, Error::hint)
 }
 
 /// What a person can do about a run that is not over.

@@ -17,9 +17,10 @@ use crate::keyring::Keyring;
 use crate::password::Policy;
 use crate::provider::{
     Activation, Authority, Capabilities, Change, Consumer, Content, Entry, Evidence, Finding, Inspection,
-    Login, Recorder, Seen, Sink, Story, Survey, Vault, VaultState, Verification, Verifier,
+    Login, Pair, Preparation, Recorder, Seat, Seen, Sink, Story, Survey, Vault, VaultState, Verification, Verifier,
 };
-use crate::rotation::{BoundConsumer, Copy, Rotation, Surroundings};
+use crate::plan::Retirement;
+use crate::rotation::{BoundConsumer, Copy, Rotation, Surroundings, Twin};
 use crate::secret::{FingerprintKey, Secret};
 use crate::value::{Template, Update, UrlTemplate};
 
@@ -41,6 +42,8 @@ pub enum Fault {
 pub struct State {
     /// The password that the server accepts.
     pub server: String,
+    /// The one that it accepts from the second role, where two take turns; nothing if that may not log in.
+    pub second: Option<String>,
     /// The vault's versions.
     pub vault: VaultState,
     /// How often the vault was written.
@@ -149,6 +152,9 @@ impl Vault for Memory {
 
     async fn stage(&self, run: RunId, secret: &Secret) -> Result<()> {
         self.call("vault.stage", |state| match &state.vault.pending[..] {
+            [] if state.vault.current.as_ref().is_some_and(|own| own.run == Some(run) && own.secret == *secret) => {
+                Err(Error::new(Kind::Conflict, "stage"))
+            }
             [] => {
                 state.vault.pending.push(Entry { secret: secret.clone(), run: Some(run) });
                 state.vault_writes += 1;
@@ -160,7 +166,7 @@ impl Vault for Memory {
         .await
     }
 
-    async fn promote(&self, run: RunId, next: &Secret) -> Result<Option<VersionId>> {
+    async fn promote(&self, run: RunId, next: &Secret, user: Option<&str>) -> Result<Option<VersionId>> {
         self.call("vault.promote", |state| {
             let ours = |entry: &Entry| entry.run == Some(run) && entry.secret == *next;
             if !state.vault.current.as_ref().is_some_and(ours) {
@@ -168,10 +174,27 @@ impl Vault for Memory {
                 let place = place.ok_or_else(|| Error::new(Kind::Conflict, "promote"))?;
                 let next = state.vault.pending.swap_remove(place);
                 state.vault.previous = state.vault.current.replace(next);
+                if let Some(user) = user {
+                    state.vault.user = Some(user.to_owned());
+                }
                 state.vault_writes += 1;
             }
             state.vault.pending.retain(|entry| entry.run != Some(run));
             Ok(Some(VersionId::new(state.vault_writes.to_string())))
+        })
+        .await
+    }
+
+    async fn lay_aside(&self, run: RunId, idle: &Secret) -> Result<()> {
+        self.call("vault.lay_aside", |state| {
+            let entry = Entry { secret: idle.clone(), run: Some(run) };
+            let same = |kept: &Entry| kept.run == entry.run && kept.secret == entry.secret;
+            if !state.vault.previous.as_ref().is_some_and(same) {
+                state.vault.previous = Some(entry);
+                state.vault_writes += 1;
+            }
+            state.vault.pending.retain(|entry| entry.run != Some(run));
+            Ok(())
         })
         .await
     }
@@ -217,6 +240,68 @@ impl Verifier for Memory {
             Ok(if state.server == secret.expose() { Login::Accepted } else { Login::Refused })
         })
         .await
+    }
+}
+
+/// The world's second role.
+#[derive(Clone, Debug)]
+pub struct Second(Memory);
+
+#[async_trait]
+impl Authority for Second {
+    fn describe(&self) -> String {
+        "memory:second".into()
+    }
+
+    fn location(&self) -> String {
+        "memory second".into()
+    }
+
+    async fn check(&self, _current: &Secret) -> Result<Vec<Finding>> {
+        self.0.call("second.check", |_| Ok(Vec::new())).await
+    }
+
+    async fn install(&self, change: &Change<'_>) -> Result<Outcome> {
+        let install = |state: &mut State| {
+            state.second = Some(change.next.expose().to_owned());
+            Ok(Outcome::changed())
+        };
+        self.0.call("second.install", install).await
+    }
+}
+
+#[async_trait]
+impl Verifier for Second {
+    async fn login(&self, secret: &Secret) -> Result<Login> {
+        let accepted = |state: &mut State| Ok(state.second.as_deref() == Some(secret.expose()));
+        let accepted = self.0.call("second.login", accepted).await?;
+        Ok(if accepted { Login::Accepted } else { Login::Refused })
+    }
+}
+
+#[async_trait]
+impl Pair for Second {
+    async fn check(&self, _live: Seat, _password: &Secret) -> Result<Vec<Finding>> {
+        self.0.call("pair.check", |_| Ok(Vec::new())).await
+    }
+
+    async fn close(&self, live: Seat, _password: &Secret) -> Result<Outcome> {
+        let close = |state: &mut State| {
+            match live {
+                Seat::First => state.second = None,
+                Seat::Second => state.server.clear(),
+            }
+            Ok(Outcome::changed())
+        };
+        self.0.call("pair.close", close).await
+    }
+
+    async fn prepare(&self, _live: Seat, _password: &Secret, _idle: Option<&Secret>) -> Result<Preparation> {
+        Ok(Preparation::default())
+    }
+
+    async fn apply(&self, _live: Seat, _password: &Secret, _preparation: &Preparation) -> Result<()> {
+        Ok(())
     }
 }
 
@@ -355,6 +440,7 @@ pub fn rotation(memory: &Memory, clock: &Arc<dyn Clock>, entropy: &Arc<dyn Entro
         environment: Environment::from("test"),
         url: UrlTemplate::parse(URL, &target).expect("the template of this file"),
         target,
+        twin: None,
         policy: Policy::default(),
         vault: Box::new(memory.clone()),
         authority: Box::new(memory.clone()),
@@ -378,6 +464,30 @@ pub fn rotation(memory: &Memory, clock: &Arc<dyn Clock>, entropy: &Arc<dyn Entro
         keyring: Keyring::default(),
     }
 }
+
+/// The same of a world with two roles that take turns.
+pub fn alternating(
+    memory: &Memory,
+    clock: &Arc<dyn Clock>,
+    entropy: &Arc<dyn Entropy>,
+    retirement: Retirement,
+) -> Rotation {
+    let second = || Box::new(Second(memory.clone()));
+    let twin = Twin {
+        target: Target { user: SECOND.into(), ..target() },
+        authority: second(),
+        verifier: second(),
+        census: None,
+        elsewhere: Vec::new(),
+        vantages: Vec::new(),
+        pair: second(),
+        retirement,
+    };
+    Rotation { twin: Some(twin), ..rotation(memory, clock, entropy) }
+}
+
+/// The name of the second role.
+pub const SECOND: &str = "mindwelladmin_b";
 
 const URL: &str = "postgresql://{user}:{password}@{host}:{port}/{name}";
 

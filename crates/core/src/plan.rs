@@ -23,6 +23,8 @@ pub const FORMAT: u16 = 1;
 pub enum StrategyName {
     /// One role: its password changes, and consumers follow.
     InPlace,
+    /// Two roles that take turns: the idle one gets a new password, and consumers move to it.
+    Alternating,
     /// No password changes: copies that have drifted are brought in line with the vault of record.
     Repair,
 }
@@ -95,6 +97,12 @@ pub enum Action {
         /// Of which copy.
         copy: CopyId,
     },
+    /// Makes the password with which the role that was live lies idle, and stores it as pending.
+    StageIdle,
+    /// Takes the role that was live out of use.
+    RetireRole,
+    /// Keeps the idle role's password in the vault of record, in place of the one that is dead.
+    LayAside,
     /// Writes the run down in one place.
     Record {
         /// Which.
@@ -121,7 +129,7 @@ impl Action {
             | Self::Verify { .. }
             | Self::VerifyAgain { .. } => "verify",
             Self::Soak { .. } => "soak",
-            Self::Retire { .. } => "retire",
+            Self::Retire { .. } | Self::StageIdle | Self::RetireRole | Self::LayAside => "retire",
             Self::Record { .. } => "record",
         }
     }
@@ -139,6 +147,9 @@ impl Action {
             Self::VerifyElsewhere => "login elsewhere".into(),
             Self::Verify { verification } => verification.into(),
             Self::Record { recorder } => recorder.into(),
+            Self::StageIdle => "idle password".into(),
+            Self::RetireRole => "role".into(),
+            Self::LayAside => "dead password".into(),
             Self::VerifyAgain { proof } => return proof.subject(),
             _ => return None,
         })
@@ -238,6 +249,15 @@ impl Plan {
         self.steps.iter().any(|step| step.action == Action::Install)
     }
 
+    /// Whether a step is the one behind which there is only forward: from then on somebody may depend on what is new.
+    pub fn is_point_of_no_return(&self, action: &Action) -> bool {
+        match self.strategy {
+            StrategyName::InPlace => *action == Action::Install,
+            StrategyName::Alternating => *action == Action::Promote,
+            StrategyName::Repair => matches!(action, Action::Publish { .. }),
+        }
+    }
+
     /// The copies that it puts right, if it brings no other password.
     pub fn repair(&self) -> Option<Vec<CopyId>> {
         let copy = |step: &Step| match &step.action {
@@ -320,8 +340,20 @@ pub struct Outline {
     pub vantages: Vec<String>,
     /// Whether there are other environments, whose servers must refuse the new password.
     pub elsewhere: bool,
+    /// How the role that was live is taken out of use, if there are two that take turns.
+    pub retirement: Option<Retirement>,
     /// The recorders.
     pub recorders: Vec<String>,
+}
+
+/// How a role that takes turns with another one is taken out of use until it is its turn again.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Retirement {
+    /// It gets a random password that only the vault of record knows, and changes it itself when its turn comes.
+    #[default]
+    Password,
+    /// It may not log in, and has no password: the other one has to be allowed to administer it.
+    NoLogin,
 }
 
 /// A copy, as a strategy sees it.
@@ -399,6 +431,9 @@ mod tests {
             Action::Soak { seconds: 60 },
             again,
             Action::Retire { copy: copy() },
+            Action::StageIdle,
+            Action::RetireRole,
+            Action::LayAside,
             Action::Record { recorder: "log".into() },
         ];
         let names = actions.map(|action| format!("{}: {}", action.kind(), action.step_id()));
@@ -420,6 +455,9 @@ mod tests {
         soak: soak
         verify: verify-again/a:b
         retire: retire/a:b
+        retire: retire/idle password
+        retire: retire/role
+        retire: retire/dead password
         record: record/log
         ");
     }

@@ -8,7 +8,7 @@ use async_trait::async_trait;
 use futures::lock::Mutex;
 
 use crate::census::{self, Sessions};
-use crate::database_url::Target;
+use crate::database_url::{DatabaseUrl, Target};
 use crate::env::{Clock, Entropy};
 use crate::error::{Error, Result};
 use crate::executor::World;
@@ -17,9 +17,12 @@ use crate::journal::Outcome;
 use crate::keyring::{Keyring, Keys};
 use crate::password::Policy;
 use crate::past::Past;
-use crate::plan::{Action, Back, ConsumerOutline, CopyOutline, Outline, Plan, Step, VerificationOutline};
+use crate::plan::{
+    Action, Back, ConsumerOutline, CopyOutline, Outline, Plan, Retirement, Step, VerificationOutline,
+};
 use crate::provider::{
-    Authority, Census, Consumer, Overheard, Recorder, Sink, Vantage, Vault, Verification, Verifier,
+    Authority, Census, Consumer, Overheard, Pair, Recorder, Seat, Sink, Vantage, Vault, Verification,
+    Verifier,
 };
 use crate::run::RunState;
 use crate::secret::FingerprintKey;
@@ -64,12 +67,51 @@ pub struct Surroundings {
     pub overheard: Option<Arc<dyn Overheard>>,
 }
 
+/// The role that takes turns with the configured one, with everything that is bound to it.
+pub struct Twin {
+    /// Where it logs in.
+    pub target: Target,
+    /// The server's own side of its password.
+    pub authority: Box<dyn Authority>,
+    /// Proves its password.
+    pub verifier: Box<dyn Verifier>,
+    /// Who is logged in as it.
+    pub census: Option<Box<dyn Census>>,
+    /// The servers of the other environments.
+    pub elsewhere: Vec<(Environment, Box<dyn Verifier>)>,
+    /// Other places from which its passwords are tried.
+    pub vantages: Vec<Box<dyn Vantage>>,
+    /// Both roles, as the server has them.
+    pub pair: Box<dyn Pair>,
+    /// How the one that was live is taken out of use.
+    pub retirement: Retirement,
+}
+
+/// One role of an environment, with everything that is bound to it.
+#[derive(Clone, Copy)]
+pub struct Role<'a> {
+    /// Where it logs in.
+    pub target: &'a Target,
+    /// The server's own side of its password.
+    pub authority: &'a dyn Authority,
+    /// Proves its password.
+    pub verifier: &'a dyn Verifier,
+    /// Who is logged in as it.
+    pub census: Option<&'a dyn Census>,
+    /// The servers of the other environments.
+    pub elsewhere: &'a [(Environment, Box<dyn Verifier>)],
+    /// Other places from which its passwords are tried.
+    pub vantages: &'a [Box<dyn Vantage>],
+}
+
 /// Everything that rotating one environment's password needs.
 pub struct Rotation {
     /// The environment.
     pub environment: Environment,
     /// Where the role logs in.
     pub target: Target,
+    /// The role that takes turns with it, if there is one.
+    pub twin: Option<Twin>,
     /// What new passwords look like.
     pub policy: Policy,
     /// The form of a URL that can't be read.
@@ -116,7 +158,7 @@ impl Rotation {
         copies.sort_by_key(|copy| !awaited(copy.sink.id()));
         Outline {
             environment: self.environment.clone(),
-            target: self.target.to_string(),
+            target: self.described(),
             authority: self.authority.describe(),
             vault: self.vault.id().clone(),
             copies: copies
@@ -144,15 +186,66 @@ impl Rotation {
             back: self.back.clone(),
             vantages: self.around.vantages.iter().map(|own| own.name().to_owned()).collect(),
             elsewhere: !self.around.elsewhere.is_empty(),
+            retirement: self.twin.as_ref().map(|twin| twin.retirement),
             recorders: self.recorders.iter().map(|own| own.id().to_owned()).collect(),
         }
     }
 
     /// The steps that a rotation takes.
     pub fn plan(&self) -> Plan {
-        match &self.repair {
-            None => strategy::in_place::plan(&self.outline()),
-            Some(copies) => strategy::repair::plan(&self.outline(), copies),
+        let outline = self.outline();
+        match (&self.repair, outline.retirement) {
+            (Some(copies), _) => strategy::repair::plan(&outline, copies),
+            (None, Some(retirement)) => strategy::alternating::plan(&outline, retirement),
+            (None, None) => strategy::in_place::plan(&outline),
+        }
+    }
+
+    /// Whose passwords are rotated and where they log in, for a person to read.
+    pub fn described(&self) -> String {
+        match &self.twin {
+            None => self.target.to_string(),
+            Some(twin) => format!("{} and {}", twin.target.user, self.target),
+        }
+    }
+
+    /// The role in a seat.
+    pub fn role(&self, seat: Seat) -> Role<'_> {
+        match (&self.twin, seat) {
+            (Some(twin), Seat::Second) => Role {
+                target: &twin.target,
+                authority: &*twin.authority,
+                verifier: &*twin.verifier,
+                census: twin.census.as_deref(),
+                elsewhere: &twin.elsewhere,
+                vantages: &twin.vantages,
+            },
+            _ => Role {
+                target: &self.target,
+                authority: &*self.authority,
+                verifier: &*self.verifier,
+                census: self.around.census.as_deref(),
+                elsewhere: &self.around.elsewhere,
+                vantages: &self.around.vantages,
+            },
+        }
+    }
+
+    /// The name of the second role, where two take turns.
+    pub fn twin_name(&self) -> Option<&str> {
+        self.twin.as_ref().map(|twin| twin.target.user.as_str())
+    }
+
+    /// The role that takes turns with the one in this seat; without a twin it is the same.
+    pub(crate) fn other(&self, seat: Seat) -> Seat {
+        if self.twin.is_none() { seat } else { seat.other() }
+    }
+
+    /// What a present URL has to point at: it may name the one role or the other.
+    pub(crate) fn target_of(&self, url: &DatabaseUrl) -> &Target {
+        match &self.twin {
+            Some(twin) if url.target().user == twin.target.user => &twin.target,
+            _ => &self.target,
         }
     }
 
@@ -163,7 +256,7 @@ impl Rotation {
 
     /// The passwords of a run.
     pub(crate) async fn keys(&self, run: &RunState) -> Result<Arc<Keys>> {
-        self.keyring.keys(&*self.vault, &self.key, run).await
+        self.keyring.keys(&*self.vault, self.twin_name(), &self.key, run).await
     }
 
     /// Whether one of the copies is at this place.
@@ -218,11 +311,15 @@ impl World for Rotation {
                 Err(Error::internal("a step that is the executor's own came to the world"))
             }
             Action::Retire { copy } => steps::retire::perform(self, copy, run).await,
+            Action::StageIdle => steps::idle::stage(self, step, run).await,
+            Action::RetireRole => steps::idle::retire(self, run).await,
+            Action::LayAside => steps::idle::lay_aside(self, run).await,
             Action::Record { recorder } => steps::record::perform(self, recorder, step, run).await,
         }
     }
 
     async fn discard(&self, run: &RunState) -> Result<()> {
+        steps::idle::restore(self, run).await?;
         self.vault.discard(run.run).await
     }
 }

@@ -14,7 +14,7 @@ use crate::ids::{CopyId, RunId, StepId, VersionId};
 use crate::journal::{Event, FORMAT, Outcome, Record, RunOutcome, Start};
 use crate::lease::Generation;
 use crate::past::Published;
-use crate::plan::{Action, Plan, Step};
+use crate::plan::{Action, Plan, Step, StrategyName};
 
 /// Where one step stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -365,21 +365,25 @@ impl RunState {
             .and_then(|(_, state)| state.outcome.as_ref())
     }
 
+    /// What came of the step that does this, if it is done.
+    pub fn outcome_of_action(&self, action: &Action) -> Option<&Outcome> {
+        self.steps().find(|(step, _)| step.action == *action).and_then(|(_, state)| state.outcome.as_ref())
+    }
+
     /// Whether every step is done.
     pub fn all_done(&self) -> bool {
         self.steps.iter().all(|state| state.status == StepStatus::Done)
     }
 
-    /// Whether the server may have the new password: from the first try of `install` that was
-    /// not answered with a clear no. Until a try that is in flight is answered, it counts. Of a run that
-    /// brings no password: whether a copy may have been written.
+    /// Whether a step behind which there is only forward may have happened: from its first try that was not answered
+    /// with a clear no. Until a try that is in flight is answered, it counts.
     pub fn past_point_of_no_return(&self) -> bool {
-        let changes_password = self.plan().changes_password();
-        let point = |action: &Action| match changes_password {
-            true => *action == Action::Install,
-            false => matches!(action, Action::Publish { .. }),
-        };
-        self.steps().filter(|(step, _)| point(&step.action)).any(|(_, state)| {
+        self.may_have_happened(|action| self.plan().is_point_of_no_return(action))
+    }
+
+    /// Whether a step of this sort has had its effect, or may have had it.
+    pub fn may_have_happened(&self, sort: impl Fn(&Action) -> bool) -> bool {
+        self.steps().filter(|(step, _)| sort(&step.action)).any(|(_, state)| {
             state.may_have_happened || matches!(state.status, StepStatus::InFlight | StepStatus::Done)
         })
     }
@@ -443,8 +447,11 @@ impl RunState {
 
     /// The longest time for which the applications can have been unable to log in: from the
     /// start of `install` to the proof that each of them can, in milliseconds. Without a
-    /// verification that proves it, nobody knows.
+    /// verification that proves it, nobody knows. Roles that take turns can both log in until all have moved.
     pub fn window_ms(&self) -> Option<u64> {
+        if self.plan().strategy == StrategyName::Alternating {
+            return Some(0);
+        }
         let begin = self.steps[self.plan().place(&StepId::from("install"))?].started_at?;
         let proven = self.steps().filter_map(|(step, state)| match step.action {
             Action::Verify { .. } => {

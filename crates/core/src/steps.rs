@@ -5,6 +5,7 @@
 
 pub mod activate;
 pub mod check;
+pub mod idle;
 pub mod install;
 pub mod promote;
 pub mod prove;

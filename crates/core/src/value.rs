@@ -270,8 +270,10 @@ pub struct Update<'a> {
     pub template: &'a Template,
     /// The form of a URL that can't be read.
     pub url: &'a UrlTemplate,
-    /// What a URL must point at.
+    /// What a URL must point at afterwards.
     pub target: &'a Target,
+    /// The role that a URL may name instead, until it is changed: the one that takes turns with the target's.
+    pub twin: Option<&'a str>,
     /// Whether a URL that points elsewhere is written anew, instead of being refused.
     pub anew: bool,
     /// The new password.
@@ -302,14 +304,22 @@ impl Update<'_> {
                 .hint("somebody changed it since the check; put it right by hand, or correct [database] in the configuration")
         };
         match self.template.read(present) {
-            (_, Some(url)) => match url.disagreements(self.target).first() {
+            (_, Some(url)) => match url.disagreements(&self.present_target(&url)).first() {
                 Some(_) if self.anew => Ok(self.url.render(self.target, self.password)),
                 Some(found) => Err(refuse(found.to_string())),
-                None => url.with_password(self.password),
+                None => url.with_login(&self.target.user, self.password),
             },
             (Reading::Foreign(_), None) if self.anew => Ok(self.url.render(self.target, self.password)),
             (Reading::Foreign(why), None) => Err(refuse(why)),
             (Reading::Password(_), None) => Err(Error::internal("a URL template was read without its URL")),
+        }
+    }
+
+    /// What a present URL must point at.
+    fn present_target(&self, url: &DatabaseUrl) -> Target {
+        match self.twin {
+            Some(twin) if url.target().user == twin => Target { user: twin.to_owned(), ..self.target.clone() },
+            _ => self.target.clone(),
         }
     }
 
@@ -340,7 +350,7 @@ mod tests {
         versions: &'a BTreeMap<CopyId, VersionId>,
     ) -> Update<'a> {
         let run = "01ARZ3NDEKTSV4RRFFQ69G5FAV".parse().unwrap();
-        Update { run, copy, template, url, target, anew: false, password, versions }
+        Update { run, copy, template, url, target, twin: None, anew: false, password, versions }
     }
 
     #[test]

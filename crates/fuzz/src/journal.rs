@@ -109,6 +109,7 @@ fn plan() -> Plan {
         back: None,
         vantages: Vec::new(),
         elsewhere: false,
+        retirement: None,
         recorders: vec!["log".into()],
     })
 }

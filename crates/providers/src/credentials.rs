@@ -13,7 +13,7 @@ use pgrotate_core::{Error, Kind, Result, Secret};
 use crate::shared;
 
 /// Looks up credentials by the name of their variable.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Credentials {
     file: BTreeMap<String, Secret>,
 }

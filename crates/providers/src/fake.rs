@@ -166,6 +166,7 @@ pub(crate) fn shared(vendors: Vendors, credentials: &str) -> Arc<Shared> {
     Arc::new(Shared {
         environment: Environment::from("dev"),
         target: target(),
+        takes_turns: false,
         database_tls: DatabaseTls { mode: TlsMode::VerifyFull, ca_file: None },
         credentials: Credentials::with_file(file.path()).unwrap(),
         http: http::client(http::tls_config(None).unwrap()).unwrap(),
@@ -220,6 +221,7 @@ impl Job {
             template: &self.template,
             url: &self.url,
             target: &self.target,
+            twin: None,
             anew: false,
             password: &self.password,
             versions: &self.versions,

@@ -218,6 +218,7 @@ static SHARED: LazyLock<Arc<Shared>> = LazyLock::new(|| {
     Arc::new(Shared {
         environment: Environment::from("dev"),
         target: Target { host: "db".into(), port: 5432, database: "app".into(), user: "admin".into() },
+        takes_turns: false,
         database_tls: DatabaseTls { mode: TlsMode::VerifyFull, ca_file: None },
         credentials: Credentials::default(),
         http: crate::http::tls_config(None)

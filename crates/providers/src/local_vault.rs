@@ -229,7 +229,8 @@ impl Vault for LocalVault {
                 Some(_) => return Err(refuse("a pending password of an unknown run is there".into())),
                 None => {}
             }
-            if content.current.as_ref().is_some_and(|current| current.run == Some(run)) {
+            let own = |current: &Slot| current.run == Some(run) && current.password == slot.password;
+            if content.current.as_ref().is_some_and(own) {
                 return Err(refuse("this run's password is already the current one".into()));
             }
             content.pending = Some(slot);
@@ -251,8 +252,8 @@ impl Vault for LocalVault {
         files::blocking(move || create(&path, protection, &current, at)).await
     }
 
-    async fn promote(&self, run: RunId, next: &Secret) -> Result<Option<VersionId>> {
-        let next = next.clone();
+    async fn promote(&self, run: RunId, next: &Secret, user: Option<&str>) -> Result<Option<VersionId>> {
+        let (next, user) = (next.clone(), user.map(str::to_owned));
         let operation = self.operation("make the new password current in");
         self.edit(move |content| {
             let ours = |slot: &Option<Slot>| {
@@ -260,6 +261,7 @@ impl Vault for LocalVault {
             };
             if ours(&content.pending) {
                 content.previous = std::mem::replace(&mut content.current, content.pending.take());
+                content.user = user.or(content.user.take());
                 Ok(true)
             } else if ours(&content.current) {
                 Ok(false)
@@ -270,6 +272,21 @@ impl Vault for LocalVault {
             }
         })
         .await
+    }
+
+    async fn lay_aside(&self, run: RunId, idle: &Secret) -> Result<()> {
+        let slot = Slot { password: idle.clone(), run: Some(run), at: Some(self.shared.clock.now()) };
+        self.edit(move |content| {
+            let kept = |own: &Slot| own.run == slot.run && own.password == slot.password;
+            let is_kept = content.previous.as_ref().is_some_and(kept);
+            let staged = content.pending.take_if(|pending| pending.run == Some(run)).is_some();
+            if !is_kept {
+                content.previous = Some(slot);
+            }
+            Ok(staged || !is_kept)
+        })
+        .await
+        .map(drop)
     }
 
     async fn discard(&self, run: RunId) -> Result<()> {
@@ -307,6 +324,7 @@ pub fn create(path: &Path, protection: Protection, current: &Secret, at: Timesta
     let refuse = |why: String| Error::new(Kind::Config, operation.clone()).because(why);
     let slot = Slot { password: current.clone(), run: None, at: Some(at) };
     let mut content = Content {
+        user: None,
         version: FORMAT,
         revision: 1,
         recipients: Vec::new(),
@@ -355,6 +373,7 @@ fn state(Loaded { snapshot, known: Known { content, .. } }: Loaded) -> VaultStat
         current: entry(content.current),
         pending: entry(content.pending).into_iter().collect(),
         previous: entry(content.previous),
+        user: content.user,
         version,
         updated_at: snapshot.updated_at(),
     }

@@ -174,11 +174,18 @@ impl Vault for Onepassword {
         let state = before.read()?;
         let refuse =
             |why: String| Error::new(Kind::Conflict, format!("stage a password in {}", self.id)).because(why);
-        if let Some(pending) = state.pending.first() {
-            return match pending.run {
-                Some(owner) if owner == run && state.pending.iter().all(|own| own.secret == *secret) => {
-                    Ok(())
-                }
+        let current = state.current.filter(|current| current.run == Some(run));
+        // What is current by now and still pending came late.
+        let late = |own: &Entry| {
+            own.run == Some(run) && current.as_ref().is_some_and(|current| current.secret == own.secret)
+        };
+        if current.as_ref().is_some_and(|current| current.secret == *secret) {
+            return Err(refuse("this run's password is already the current one".into()));
+        }
+        let pending: Vec<_> = state.pending.iter().filter(|own| !late(own)).collect();
+        if let Some(first) = pending.first() {
+            return match first.run {
+                Some(owner) if owner == run && pending.iter().all(|own| own.secret == *secret) => Ok(()),
                 Some(owner) if owner == run => Err(refuse("this run has staged another one before".into())),
                 Some(owner) => Err(refuse(format!("a pending password of the run {owner} is there"))
                     .hint(format!("finish it first: pgrotate resume {owner}, or pgrotate abort {owner}"))),
@@ -186,13 +193,10 @@ impl Vault for Onepassword {
                     .hint("look at the item in 1Password and remove it there if it is not in use")),
             };
         }
-        if state.current.is_some_and(|current| current.run == Some(run)) {
-            return Err(refuse("this run's password is already the current one".into()));
-        }
         self.reach(&before, &[(Slot::Pending(run), Some(secret.clone()))]).await.map(drop)
     }
 
-    async fn promote(&self, run: RunId, next: &Secret) -> Result<Option<VersionId>> {
+    async fn promote(&self, run: RunId, next: &Secret, user: Option<&str>) -> Result<Option<VersionId>> {
         let before = self.item().await?;
         let state = before.read()?;
         let ours = |entry: &Entry| entry.run == Some(run) && entry.secret == *next;
@@ -213,14 +217,25 @@ impl Vault for Onepassword {
         };
         // Should a server ever carry out half a patch: the old password is kept before it is
         // overwritten, and the pending one is dropped when it stands elsewhere.
-        let goals = [
+        let mut goals = vec![
             (Slot::Previous, old),
             (Slot::PreviousRun, old_run),
             (Slot::Password, Some(next.clone())),
             (Slot::Run, Some(name(run))),
             (Slot::Pending(run), None),
         ];
+        goals.extend(user.map(|user| (Slot::User, Some(Secret::new(user)))));
         self.reach(&before, &goals).await
+    }
+
+    async fn lay_aside(&self, run: RunId, idle: &Secret) -> Result<()> {
+        let before = self.item().await?;
+        let goals = [
+            (Slot::Previous, Some(idle.clone())),
+            (Slot::PreviousRun, Some(Secret::new(run.to_string()))),
+            (Slot::Pending(run), None),
+        ];
+        self.reach(&before, &goals).await.map(drop)
     }
 
     async fn discard(&self, run: RunId) -> Result<()> {

@@ -19,6 +19,7 @@
 mod by_hand;
 mod census;
 mod connection;
+mod pair;
 mod vantage;
 
 use std::sync::Arc;
@@ -37,6 +38,7 @@ use tokio_postgres::SimpleQueryRow;
 use crate::shared::Shared;
 pub use census::PostgresCensus;
 use connection::{Attempt, Connector};
+pub use pair::{PostgresPair, PostgresTwin};
 pub use vantage::SshVantage;
 
 /// The kind of the authority in the configuration.

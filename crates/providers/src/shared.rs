@@ -24,6 +24,8 @@ pub struct Shared {
     pub environment: Environment,
     /// Where the role logs in.
     pub target: Target,
+    /// Whether it takes turns with another one: then its settings let it act as a group, and our sessions must not.
+    pub takes_turns: bool,
     /// How connections to the database are secured.
     pub database_tls: DatabaseTls,
     /// Where credentials come from.

@@ -23,6 +23,8 @@ use crate::process::{Identity, Launcher, Port, Process, is_executable};
 pub(crate) const USER: &str = "mindwelladmin";
 /// The application's database, by the runbook.
 pub(crate) const DATABASE: &str = "mindwell_app";
+/// The group of administrators on a flexible server; its members may make others members.
+const ADMINISTRATORS: &str = "azure_pg_admin";
 /// The superuser, as Microsoft names its own.
 const SUPERUSER: &str = "azuresu";
 /// How long a cluster may take to start.
@@ -101,9 +103,11 @@ impl Cluster {
         let superuser =
             superuser.context(|| format!("PostgreSQL does not start, see {}", folders.log.display()))?;
         let cluster = Self { port, folder: folders.cluster.clone(), password: Mutex::default() };
+        let group = format!("CREATE ROLE {ADMINISTRATORS} NOLOGIN");
         let role = format!("CREATE ROLE {USER} LOGIN CREATEDB CREATEROLE NOSUPERUSER");
+        let member = format!("GRANT {ADMINISTRATORS} TO {USER} WITH ADMIN OPTION");
         // One statement each: a database can't be created in the transaction that a joined text would be.
-        for statement in [role, format!("CREATE DATABASE {DATABASE} OWNER {USER}")] {
+        for statement in [group, role, member, format!("CREATE DATABASE {DATABASE} OWNER {USER}")] {
             superuser.batch_execute(&statement).await.context(|| "cannot set the cluster up".into())?;
         }
         cluster.set_password(USER, password).await?;

@@ -58,7 +58,7 @@ impl Vault for Vendor {
         let ours = |entry: &Entry| entry.run == Some(run) && entry.secret == *secret;
         let state = self.read().await?;
         match &state.pending[..] {
-            [] if state.current.is_none_or(|current| current.run != Some(run)) => {}
+            [] if state.current.is_none_or(|current| !ours(&current)) => {}
             [pending] if ours(pending) => return Ok(()),
             _ => return Err(Error::new(Kind::Conflict, "stage a password")),
         }
@@ -76,8 +76,8 @@ impl Vault for Vendor {
             .await
     }
 
-    async fn promote(&self, run: RunId, next: &Secret) -> Result<Option<VersionId>> {
-        let password = next.expose().to_owned();
+    async fn promote(&self, run: RunId, next: &Secret, user: Option<&str>) -> Result<Option<VersionId>> {
+        let (password, user) = (next.expose().to_owned(), user.map(str::to_owned));
         self.wire
             .change("vault: promote", move |world, how| {
                 let forgets = world.is_sabotaged(Sabotage::PromoteForgets);
@@ -89,10 +89,24 @@ impl Vault for Vendor {
                         safe.previous = safe.current.take();
                         let next = Kept { password, run: Some(run), late: false };
                         safe.current = if forgets { safe.previous.clone() } else { Some(next) };
+                        safe.user = user.or(safe.user.take());
                     }
                     safe.pending.retain(|kept| kept.run != Some(run));
                     Ok(Some(VersionId::new(safe.writes.to_string())))
                 })
+            })
+            .await
+    }
+
+    async fn lay_aside(&self, run: RunId, idle: &Secret) -> Result<()> {
+        let password = idle.expose().to_owned();
+        self.wire
+            .change("vault: lay aside", move |world, how| {
+                world.write_safe(how.at_ms, |safe| {
+                    safe.previous = Some(Kept { password, run: Some(run), late: false });
+                    safe.pending.retain(|kept| kept.run != Some(run));
+                });
+                Ok(())
             })
             .await
     }
@@ -367,6 +381,7 @@ pub(crate) fn rotation(wire: &Wire, extras: Extras, back: Option<Back>) -> Rotat
         environment: environment(),
         url: UrlTemplate::parse(URL, &target).expect("the template of this file"),
         target,
+        twin: None,
         policy: Policy::default(),
         vault: vendor(),
         authority: vendor(),

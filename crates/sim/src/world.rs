@@ -132,6 +132,8 @@ pub(crate) struct Safe {
     pub(crate) current: Option<Kept>,
     pub(crate) pending: Vec<Kept>,
     pub(crate) previous: Option<Kept>,
+    /// Whose the current password is, where two roles take turns.
+    pub(crate) user: Option<String>,
     pub(crate) writes: u64,
 }
 
@@ -143,6 +145,7 @@ impl Safe {
             current: self.current.as_ref().map(entry),
             pending: self.pending.iter().map(entry).collect(),
             previous: self.previous.as_ref().map(entry),
+            user: self.user.clone(),
             version: Some(VersionId::new(self.writes.to_string())),
             updated_at: None,
         }
@@ -185,7 +188,7 @@ impl World {
     /// A consistent world with a copy in a store of each of these sorts; the first is what the application reads.
     pub(crate) fn new(sorts: &[Sort], lag_ms: u64, sabotage: Option<Sabotage>) -> Self {
         let current = Some(Kept { password: OLD.to_owned(), run: None, late: false });
-        let safe = Safe { current, pending: Vec::new(), previous: None, writes: 1 };
+        let safe = Safe { current, pending: Vec::new(), previous: None, user: None, writes: 1 };
         Self {
             server: OLD.to_owned(),
             under_way: 0,

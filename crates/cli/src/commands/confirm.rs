@@ -116,6 +116,7 @@ mod tests {
             back: None,
             vantages: Vec::new(),
             elsewhere: false,
+            retirement: None,
             recorders: vec![],
         })
     }

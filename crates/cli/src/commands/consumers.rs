@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use pgrotate_core::census::{self, Group};
+use pgrotate_core::database_url::Target;
 use pgrotate_core::rotation::Rotation;
 use pgrotate_core::{Error, Kind};
 use serde_json::json;
@@ -29,10 +30,11 @@ pub(crate) async fn run(app: &App, args: Args) -> Result<Status, Failure> {
     let config = app.config()?;
     let environment = known(&config, &args.environment)?;
     let rotation = app.rotation(&config, &environment)?;
-    let operation = || format!("see who is logged in as {}", rotation.target);
-    let own =
-        rotation.around.census.as_ref().ok_or_else(|| Error::internal("nobody knows who is logged in"))?;
-    let current = rotation.vault.read().await?.current.ok_or_else(|| {
+    let state = rotation.vault.read().await?;
+    let role = rotation.role(state.live(rotation.twin_name()));
+    let operation = || format!("see who is logged in as {}", role.target);
+    let own = role.census.ok_or_else(|| Error::internal("nobody knows who is logged in"))?;
+    let current = state.current.ok_or_else(|| {
         Error::new(Kind::BadState, operation())
             .because(format!("{} holds no current password", rotation.vault.id()))
             .hint("store the password that works now in it")
@@ -42,16 +44,16 @@ pub(crate) async fn run(app: &App, args: Args) -> Result<Status, Failure> {
     let groups = census::groups(&rotation, &sample);
     if app.json {
         display::json(&json!({
-            "environment": environment, "role": rotation.target.user, "at": sample.at, "sessions": groups,
+            "environment": environment, "role": role.target.user, "at": sample.at, "sessions": groups,
         }));
     } else {
-        display::out(&as_text(&rotation, &groups));
+        display::out(&as_text(&rotation, role.target, &groups));
     }
     Ok(if groups.iter().any(Group::is_strange) { Status::Failed } else { Status::Done })
 }
 
-fn as_text(rotation: &Rotation, groups: &[Group]) -> String {
-    let title = format!("{}: logged in as {}", display::bold(rotation.environment.as_str()), rotation.target);
+fn as_text(rotation: &Rotation, target: &Target, groups: &[Group]) -> String {
+    let title = format!("{}: logged in as {target}", display::bold(rotation.environment.as_str()));
     let rows = groups.iter().map(|group| {
         vec![
             group.origin.clone(),

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use pgrotate_core::drift::{self, CopyStatus, State, Status as Drift};
-use pgrotate_core::plan::{Action, Plan};
+use pgrotate_core::plan::{Action, Plan, Retirement, StrategyName};
 use pgrotate_core::rotation::Rotation;
 use serde_json::json;
 
@@ -84,8 +84,12 @@ fn as_text(rotation: &Rotation, plan: &Plan, drift: &Drift) -> String {
         "{}: {} of {}{}\nauthority {}, vault of record {}\n\n",
         display::bold(plan.environment.as_str()),
         if plan.changes_password() { "the password" } else { "copies of the password" },
-        rotation.target,
-        if plan.changes_password() { ", in place" } else { "" },
+        plan.target,
+        match plan.strategy {
+            StrategyName::InPlace => ", in place",
+            StrategyName::Alternating => ", in turn",
+            StrategyName::Repair => "",
+        },
         plan.authority,
         plan.vault
     );
@@ -129,9 +133,15 @@ fn purpose(rotation: &Rotation, plan: &Plan, action: &Action) -> String {
         Action::StagePrevious { back } => {
             format!("the password from before the run {} is stored as pending in {}", back.run, plan.vault)
         }
+        Action::Install if rotation.twin.is_some() => {
+            format!("{} gets it for the role that is idle", plan.authority)
+        }
         Action::Install => format!("{} gets it: the point of no return", plan.authority),
         Action::Prove if !plan.changes_password() => "a fresh login with the current password".into(),
         Action::Prove => "a fresh login with it".into(),
+        Action::Promote if rotation.twin.is_some() => {
+            "pending becomes current, and with it the other role: the point of no return".into()
+        }
         Action::Promote => "pending becomes current, current becomes previous".into(),
         Action::Publish { .. } => "the copy is brought to it".into(),
         Action::Activate { .. } => "takes up the new copies".into(),
@@ -156,6 +166,14 @@ fn purpose(rotation: &Rotation, plan: &Plan, action: &Action) -> String {
         Action::VerifyFrom { .. } => "the same from there".into(),
         Action::VerifyElsewhere => "the other environments' servers refuse the new password".into(),
         Action::Verify { .. } => "proof from outside".into(),
+        Action::StageIdle => {
+            format!("a password to rest with is stored as pending in {}", plan.vault)
+        }
+        Action::RetireRole => match rotation.twin.as_ref().map(|twin| twin.retirement) {
+            Some(Retirement::NoLogin) => "the role that was live may not log in any more".into(),
+            _ => "the role that was live gets it".into(),
+        },
+        Action::LayAside => "the vault of record keeps it in place of the dead one".into(),
         Action::Retire { .. } => "the version before is taken out of use".into(),
         Action::Record { .. } => "written down".into(),
     }

@@ -58,6 +58,19 @@ impl Tables {
     }
 }
 
+impl Tables {
+    /// Two roles that take turns change their passwords by SQL: a resource manager knows one administrator.
+    pub(super) fn for_turns(&self, problems: &mut Problems) {
+        let Some(authority) = &self.authority else { return };
+        let Node::Table(table) = &authority.node else { return };
+        let Some(kind) = table.get("kind") else { return };
+        if de::read::<String>(kind).is_ok_and(|kind| kind != "postgres") {
+            let problem = Problem::new("two roles that take turns change their passwords by SQL").at(&kind.at, "");
+            problems.add(problem.help("[authority] kind = \"postgres\", without further keys"));
+        }
+    }
+}
+
 fn list(value: Option<Value>, key: &str, problems: &mut Problems) -> Vec<Value> {
     match value {
         None => Vec::new(),

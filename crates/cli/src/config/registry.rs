@@ -2,10 +2,11 @@
 
 use std::sync::Arc;
 
+use pgrotate_core::plan::Retirement;
 use pgrotate_core::provider::{
-    Authority, Census, Consumer, Recorder, Sink, Vantage, Vault, Verification, Verifier,
+    Authority, Census, Consumer, Pair, Recorder, Sink, Vantage, Vault, Verification, Verifier,
 };
-use pgrotate_providers::postgres::{PostgresCensus, PostgresLogin};
+use pgrotate_providers::postgres::{PostgresCensus, PostgresLogin, PostgresPair, PostgresTwin};
 use pgrotate_providers::{BuildError, Shared, registry};
 
 use super::de::Input;
@@ -37,6 +38,16 @@ pub(super) trait Registry: Send + Sync {
     fn vantage(&self, wish: Wish<'_>, shared: &Arc<Shared>) -> Built<dyn Vantage>;
     /// What knows who is logged in, as far as anything does.
     fn census(&self, shared: &Arc<Shared>) -> Option<Box<dyn Census>>;
+    /// Both roles of an environment, where they take turns.
+    fn pair(&self, [first, second]: [&Arc<Shared>; 2], owner: &str, retirement: Retirement) -> Box<dyn Pair> {
+        let closes = retirement == Retirement::NoLogin;
+        let (first, second) = (Arc::clone(first), Arc::clone(second));
+        Box::new(PostgresPair::new(first, second, owner.to_owned(), closes))
+    }
+    /// What changes the password of one role as the other one.
+    fn by_twin(&self, by: &Arc<Shared>, whose: &Arc<Shared>) -> Box<dyn Authority> {
+        Box::new(PostgresTwin::new(Arc::clone(by), whose.target.user.clone()))
+    }
     /// What proves a password. There is one way, so nobody has to wish for it.
     fn verifier(&self, shared: &Arc<Shared>) -> Box<dyn Verifier>;
 }

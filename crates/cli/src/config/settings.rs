@@ -7,6 +7,7 @@ use pgrotate_core::Secret;
 use pgrotate_core::census::Times;
 use pgrotate_core::database_url::{DatabaseUrl, Target};
 use pgrotate_core::password::{Policy, PolicyError};
+use pgrotate_core::plan::Retirement;
 use pgrotate_core::value::UrlTemplate;
 use pgrotate_providers::shared::{DatabaseTls, TlsMode, Vendors};
 use serde::Deserialize;
@@ -37,6 +38,8 @@ pub(super) const TOP: &[&str] = &[
     "records",
     "vantages",
     "census",
+    "strategy",
+    "roles",
     "proven_first",
     "proven_within",
 ];
@@ -65,6 +68,8 @@ pub(super) struct Settings {
     pub(super) vendors: Vendors,
     /// How long is looked who is logged in, and waited for them.
     pub(super) times: Times,
+    /// The second role, where two take turns.
+    pub(super) roles: Option<Roles>,
     pub(super) ca_file: Option<Placed<String>>,
     pub(super) credentials_file: Option<Placed<String>>,
     /// What is odd and stops nothing.
@@ -88,6 +93,7 @@ impl Settings {
             Some(value) => problems.keep(times(&value)),
             None => Some(Times::default()),
         };
+        let strategy = [file.take("strategy"), file.take("roles")];
         let [ca_file, credentials_file] = ["ca_file", "credentials_file"]
             .map(|key| file.take(key).and_then(|value| problems.keep(placed(&value))));
         let database = file.take("database").ok_or_else(|| {
@@ -95,6 +101,7 @@ impl Settings {
                 .help("it says where the role logs in: host, name, user, and port if it is not 5432")
         });
         let database = problems.keep(database.and_then(|value| Database::read(&value)))?;
+        let roles = problems.keep(Roles::read(strategy, &database.target.user));
         Some(Self {
             target: database.target,
             target_at: database.target_at,
@@ -105,9 +112,84 @@ impl Settings {
             policy: policy?,
             vendors,
             times: times?,
+            roles: roles?,
             ca_file,
             credentials_file,
         })
+    }
+}
+
+/// Two login roles that take turns, the first being `user` of `[database]`.
+#[derive(Clone, Debug)]
+pub(super) struct Roles {
+    /// The name of the second one.
+    pub(super) twin: String,
+    /// The group that owns what both make.
+    pub(super) owner: String,
+    pub(super) retirement: Retirement,
+    /// Where it says that they take turns.
+    pub(super) at: Span,
+}
+
+/// `[roles]`
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RolesForm {
+    twin: Option<String>,
+    owner: Option<String>,
+    #[serde(default)]
+    retire: RetireForm,
+}
+
+#[derive(Clone, Copy, Default, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum RetireForm {
+    #[default]
+    Password,
+    NoLogin,
+}
+
+impl Roles {
+    fn read([strategy, roles]: [Option<Value>; 2], user: &str) -> Result<Option<Self>, Problem> {
+        const STRATEGIES: &[&str] = &["in_place", "alternating"];
+        let named: Option<String> = strategy.as_ref().map(de::read).transpose()?;
+        match (named.as_deref(), strategy, roles) {
+            (None | Some("in_place"), _, None) => Ok(None),
+            (None | Some("in_place"), _, Some(roles)) => {
+                Err(Problem::new("a second role is for the strategy \"alternating\"")
+                    .at(&roles.at, "")
+                    .help("strategy = \"alternating\", at the top of the file"))
+            }
+            (Some("alternating"), Some(strategy), roles) => Self::of(&strategy, roles.as_ref(), user).map(Some),
+            (Some(other), strategy, _) => {
+                let problem = Problem::no_such("strategy", other, STRATEGIES);
+                Err(strategy.map_or(problem.clone(), |own| problem.or_at(&own.at)))
+            }
+        }
+    }
+
+    fn of(strategy: &Value, roles: Option<&Value>, user: &str) -> Result<Self, Problem> {
+        let form: RolesForm = roles.map(de::read).transpose()?.unwrap_or_default();
+        let own = Self {
+            twin: form.twin.unwrap_or_else(|| format!("{user}_b")),
+            owner: form.owner.unwrap_or_else(|| format!("{user}_owner")),
+            retirement: match form.retire {
+                RetireForm::Password => Retirement::Password,
+                RetireForm::NoLogin => Retirement::NoLogin,
+            },
+            at: strategy.at.clone(),
+        };
+        let names = [user, own.twin.as_str(), own.owner.as_str()];
+        // PostgreSQL cuts longer names silently (NAMEDATALEN).
+        if let Some(long) = names.iter().find(|name| name.is_empty() || name.len() > 63) {
+            let at = roles.map_or(&own.at, |roles| &roles.at);
+            return Err(Problem::new(format!("{long:?} is no role's name: 1 to 63 bytes are wanted")).at(at, ""));
+        }
+        if names[0] == names[1] || names[2] == names[0] || names[2] == names[1] {
+            let at = roles.map_or(&own.at, |roles| &roles.at);
+            return Err(Problem::new("the two roles and the group that owns what they make need a name each").at(at, ""));
+        }
+        Ok(own)
     }
 }
 

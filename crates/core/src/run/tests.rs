@@ -70,6 +70,7 @@ fn outline() -> Outline {
         back: None,
         vantages: Vec::new(),
         elsewhere: false,
+        retirement: None,
         recorders: Vec::new(),
     }
 }

@@ -1,21 +1,18 @@
 //! Looks at everything the run will need, before anything changes.
 
+mod server;
+
 use std::collections::BTreeMap;
 use std::fmt;
 
 use futures::future::join_all;
-use jiff::Timestamp;
 
-use crate::census::{self, Sample, Trials};
 use crate::database_url::DatabaseUrl;
 use crate::error::{Error, Kind, Result, Retry};
-use crate::ids::{CopyId, RunId, VersionId};
+use crate::ids::{CopyId, VersionId};
 use crate::journal::Outcome;
 use crate::past::Overrides;
-use crate::plan::Back;
-use crate::provider::{
-    Content, Entry, Finding, Inspection, Login, Present, Severity, Survey, Trial, VaultState, grouped,
-};
+use crate::provider::{Content, Finding, Inspection, Severity, grouped};
 use crate::rotation::{Copy, Rotation};
 use crate::run::RunState;
 use crate::secret::Secret;
@@ -134,7 +131,7 @@ pub struct Asked<'a> {
 pub async fn look(rotation: &Rotation, asked: Asked<'_>, run: Option<&RunState>) -> Report {
     let mut report = Report::default();
     let (core, copies, others) = futures::join!(
-        look_at_vault_and_server(rotation, asked.overrides, run),
+        server::look(rotation, asked.overrides, run),
         join_all(rotation.looked_at().map(|copy| look_at_copy(rotation, copy))),
         look_at_others(rotation, asked.ticket),
     );
@@ -173,211 +170,6 @@ fn as_for_repair(finding: &mut Finding) {
     }
 }
 
-async fn look_at_vault_and_server(
-    rotation: &Rotation,
-    overrides: &Overrides,
-    run: Option<&RunState>,
-) -> Report {
-    let vault = &rotation.vault;
-    let mut report = Report::default();
-    let state = match vault.check().await {
-        Ok(Survey { state, findings, identity }) => {
-            report.findings = findings;
-            report.identify("vault of record", identity.unwrap_or_else(|| vault.location()));
-            match state {
-                Some(state) => Ok(state),
-                None => vault.read().await,
-            }
-        }
-        Err(error) => Err(error),
-    };
-    let state = match state {
-        Ok(state) => state,
-        // What has been found already explains why it can't be read.
-        Err(_) if report.blocks() => return report,
-        Err(error) => {
-            report.take(Err(error), vault.id().as_str());
-            return report;
-        }
-    };
-    report.findings.extend(foreign_pending(rotation, &state, run.map(|run| run.run)));
-    let back = run.map_or(rotation.back.as_ref(), |run| run.plan().back());
-    // Once it is staged there is nothing more to find.
-    if let Some(back) = back
-        && !state.pending.iter().any(|entry| run.is_some_and(|run| entry.run == Some(run.run)))
-    {
-        report.findings.push(way_back(rotation, back, &state));
-    }
-    let Some(Entry { secret: current, .. }) = state.current else {
-        let what = "the vault of record holds no current password";
-        let mend = "store the password that works now in it, then try again";
-        report.findings.push(Finding::new(Severity::Blocks, vault.id().as_str(), what).mend(mend));
-        return report;
-    };
-    report.merge(look_at_server(rotation, &current, overrides).await);
-    report.current = Some(current);
-    report
-}
-
-async fn look_at_server(rotation: &Rotation, current: &Secret, overrides: &Overrides) -> Report {
-    let (login, authority, identity, sessions, vantages, tried) = futures::join!(
-        rotation.verifier.login(current),
-        rotation.authority.check(current),
-        rotation.verifier.identity(current),
-        look_at_sessions(rotation, current),
-        look_from_vantages(rotation, current),
-        try_out(rotation, current),
-    );
-    let mut server = Report::default();
-    server.take(authority, &rotation.authority.describe());
-    // A login that fails says so itself.
-    if matches!(login, Ok(Login::Accepted)) {
-        let sessions = sessions.map(|seen| {
-            let sample = seen.map(|(sample, at)| {
-                let trials = tried.as_the_server_has_it(sample.at, at);
-                sample.without(trials)
-            });
-            sample.map_or_else(Vec::new, |sample| census::findings(rotation, &sample, &overrides.waived))
-        });
-        server.merge(tried.report);
-        server.take(sessions, "sessions");
-        server.findings.extend(vantages);
-        match identity {
-            Ok(identity) => identity.into_iter().for_each(|own| server.identify("PostgreSQL system", own)),
-            Err(error) => server.findings.push(unseen_identity(&error)),
-        }
-    }
-    // What stops the authority explains a login that fails; saying both would hide the reason.
-    if !(login.is_err() && server.blocks()) {
-        server.take(login.map(|login| judge(rotation, login)), "login");
-    }
-    server
-}
-
-/// After the change every vantage has to be able to tell; one that can't tell now would only park the run then.
-async fn look_from_vantages(rotation: &Rotation, current: &Secret) -> Vec<Finding> {
-    let looks = rotation.around.vantages.iter();
-    let looks = join_all(looks.map(|own| async move { (own.name(), own.login(current).await) })).await;
-    let find = |(name, login): (&str, Result<Login>)| {
-        let what = match &login {
-            Ok(Login::Accepted) => return None,
-            Ok(Login::Refused) => "from there the server refuses the password that works here".to_owned(),
-            Err(error) => format!("{error:#}"),
-        };
-        let mend = login.err().map(|error| error.hints().join("; ")).filter(|hints| !hints.is_empty());
-        let mend = mend.unwrap_or_else(|| {
-            "look what answers there, or take the vantage out of the configuration".into()
-        });
-        let why = "what this vantage has to prove after the change could not be proven, and the run would be parked";
-        Some(Finding::new(Severity::Blocks, name, what).why(why).mend(mend))
-    };
-    looks.into_iter().filter_map(find).collect()
-}
-
-/// The server's identity is a second look at what its name already says.
-fn unseen_identity(error: &Error) -> Finding {
-    Finding::new(
-        Severity::Unseen,
-        "PostgreSQL system",
-        format!("the server does not say which it is: {error:#}"),
-    )
-}
-
-/// Who is logged in, and when that was, by our own clock.
-async fn look_at_sessions(rotation: &Rotation, current: &Secret) -> Result<Option<(Sample, Timestamp)>> {
-    let Some(own) = &rotation.around.census else { return Ok(None) };
-    // What changes no password locks nobody out.
-    if rotation.repair.is_some() {
-        return Ok(None);
-    }
-    let sample = own.take(current, rotation.around.times.window).await?;
-    Ok(Some((sample, rotation.clock.now())))
-}
-
-/// What came of the verifications' trials, how often they logged in, and from when to when, by our own clock.
-struct Tried {
-    report: Report,
-    logins: usize,
-    time: (Timestamp, Timestamp),
-}
-
-impl Tried {
-    /// By the clock of the server, on which it was `there` when it was `here` on ours.
-    fn as_the_server_has_it(&self, there: Timestamp, here: Timestamp) -> Trials {
-        let ahead = there.duration_since(here);
-        Trials { logins: self.logins, time: (self.time.0 + ahead, self.time.1 + ahead) }
-    }
-}
-
-/// Lets the verifications try themselves out with the password that works now.
-async fn try_out(rotation: &Rotation, current: &Secret) -> Tried {
-    let began = rotation.clock.now();
-    let url = rotation.url.render(&rotation.target, current);
-    let present = Present { password: current, url: &url };
-    let asked = rotation.verifications.iter().filter(|_| rotation.repair.is_none());
-    let tries = asked.map(async |own| (own.id(), own.try_out(&present).await));
-    let (mut report, mut logins) = (Report::default(), 0);
-    for (id, result) in join_all(tries).await {
-        let found = result.map(|Trial { findings, logins: own }| {
-            logins += own;
-            findings
-        });
-        report.take(found, id);
-    }
-    Tried { report, logins, time: (began, rotation.clock.now()) }
-}
-
-/// A pending password of another run must not be overwritten: it may be the one that works.
-fn foreign_pending(rotation: &Rotation, state: &VaultState, own: Option<RunId>) -> Option<Finding> {
-    let pending = state.pending.iter().find(|pending| own.is_none() || pending.run != own)?;
-    let (owner, mend) = match pending.run {
-        Some(run) => (
-            format!("the run {run}"),
-            format!(
-                "finish it first: pgrotate resume {run}; if it is over, this drops what it left: pgrotate abort {run}; \
-                 if the journal knows nothing of it: `pgrotate status {}` tells whether the server has that password \
-                 (then make it the current one in the vault) or not (then remove it there)",
-                rotation.environment
-            ),
-        ),
-        None => (
-            "nobody knows which run".to_owned(),
-            "look at it in the vault and remove it there if it is not in use".to_owned(),
-        ),
-    };
-    let what = format!("it holds a pending password that belongs to {owner}");
-    Some(Finding::new(Severity::Blocks, rotation.vault.id().as_str(), what).mend(mend))
-}
-
-/// Whether the earlier password is there. Who wants it back should know what that means.
-fn way_back(rotation: &Rotation, back: &Back, state: &VaultState) -> Finding {
-    let subject = rotation.vault.id().as_str();
-    match super::stage::previous(rotation, back, state) {
-        Ok(_) => {
-            let what = "an earlier password comes into use again: whoever has learnt it can log in";
-            Finding::new(Severity::Warning, subject, what)
-                .mend("rotate to a new one as soon as that is possible")
-        }
-        Err(error) => {
-            let finding = Finding::new(Severity::Blocks, subject, error.causes().join("; "));
-            finding.mend(error.hints().join("; "))
-        }
-    }
-}
-
-fn judge(rotation: &Rotation, login: Login) -> Vec<Finding> {
-    match login {
-        Login::Accepted => Vec::new(),
-        Login::Refused => {
-            let what = format!("the server refuses the password that {} calls current", rotation.vault.id());
-            vec![
-                Finding::new(Severity::Blocks, rotation.target.to_string(), what)
-                    .mend("find out which password works and store that one in the vault of record"),
-            ]
-        }
-    }
-}
-
 async fn look_at_copy(rotation: &Rotation, copy: &Copy) -> Report {
     let id = copy.sink.id();
     let mut report = Report::default();
@@ -396,6 +188,7 @@ async fn look_at_copy(rotation: &Rotation, copy: &Copy) -> Report {
         }
     };
     report.findings = findings;
+    report.findings.extend(nameless(rotation, copy));
     report.take(retirement, id.as_str());
     report.identify(id, identity.unwrap_or_else(|| copy.sink.location()));
     match &seen.content {
@@ -412,6 +205,17 @@ async fn look_at_copy(rotation: &Rotation, copy: &Copy) -> Report {
     }
     report.before.extend(seen.version.map(|version| (id.clone(), version)));
     report
+}
+
+/// A password alone does not say whose it is, and where two roles take turns that changes.
+fn nameless(rotation: &Rotation, copy: &Copy) -> Option<Finding> {
+    if rotation.twin.is_none() || copy.template.holds_url() {
+        return None;
+    }
+    let what = "it holds a password alone, and the role that it belongs to changes with every rotation";
+    let why = "who reads it and goes on with the other role's name is locked out once that role is retired";
+    let mend = "let those who log in read a copy with {database_url}, which names the role";
+    Some(Finding::new(Severity::Warning, copy.sink.id().as_str(), what).why(why).mend(mend))
 }
 
 /// What a copy points at has to get the new password too.
@@ -446,7 +250,7 @@ fn read_value(rotation: &Rotation, copy: &Copy, value: &Secret) -> (Option<Secre
 }
 
 fn look_at_url(rotation: &Rotation, id: &str, url: &DatabaseUrl) -> Vec<Finding> {
-    let wrong = url.disagreements(&rotation.target).into_iter().map(|found| {
+    let wrong = url.disagreements(rotation.target_of(url)).into_iter().map(|found| {
         Finding::new(Severity::Blocks, id, format!("in the URL it holds, {found}")).mend(WRONG_CONTENT)
     });
     let odd = url.driver_warning().into_iter().chain(url.encoding_warning());
@@ -494,7 +298,9 @@ mod tests {
     use crate::env::testing::{ManualClock, SeededEntropy};
     use crate::env::{Clock, Entropy};
     use crate::memory;
-    use crate::provider::{Capabilities, Evidence, Overheard, Recorder, Seen, Sink, Story, Verification};
+    use crate::provider::{
+        Capabilities, Evidence, Overheard, Present, Recorder, Seen, Sink, Story, Trial, Verification,
+    };
     use crate::value::{Template, Update};
 
     /// A copy that points at another one, with what its own check found.

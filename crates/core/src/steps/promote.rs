@@ -9,7 +9,8 @@ use crate::run::RunState;
 pub(crate) async fn perform(rotation: &Rotation, run: &RunState) -> Result<Outcome> {
     let keys = rotation.keys(run).await?;
     let effect = if keys.promoted { Effect::AlreadyDone } else { Effect::Changed };
-    let version = rotation.vault.promote(run.run, &keys.next).await?;
+    let user = rotation.twin.as_ref().map(|_| rotation.role(keys.seat).target.user.as_str());
+    let version = rotation.vault.promote(run.run, &keys.next, user).await?;
     Ok(Outcome { fingerprint: Some(rotation.key.fingerprint(&keys.next)), ..Outcome::of(effect) }
         .version(version))
 }

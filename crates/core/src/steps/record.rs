@@ -24,7 +24,7 @@ fn story(rotation: &Rotation, run: &RunState) -> Story {
         ticket: run.start.ticket.clone(),
         started_at: run.started_at,
         proven_at: verified.unwrap_or(run.moved_at),
-        target: rotation.target.to_string(),
+        target: rotation.described(),
         versions: run.versions(),
         window_ms: run.window_ms(),
     }

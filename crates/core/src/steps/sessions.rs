@@ -7,6 +7,7 @@ use jiff::Timestamp;
 use crate::census::{Reconnect, Sample, Session, Sessions};
 use crate::error::{Error, Kind, Result};
 use crate::journal::Outcome;
+use crate::keyring::Keys;
 use crate::provider::Census;
 use crate::rotation::{Rotation, gone};
 use crate::run::RunState;
@@ -18,12 +19,18 @@ const PAUSE: Duration = Duration::from_millis(250);
 /// Waits until the consumer has a new session, in bounded time. Sessions from before the change prove nothing.
 pub(crate) async fn perform(rotation: &Rotation, id: &str, run: &RunState) -> Result<Outcome> {
     let bound = rotation.consumers.iter().find(|bound| bound.consumer.id() == id).ok_or_else(|| gone(id))?;
-    let (Some(census), Some(sessions)) = (&rotation.around.census, &bound.sessions) else {
+    let keys = rotation.keys(run).await?;
+    let (Some(census), Some(sessions)) = (rotation.role(keys.seat).census, &bound.sessions) else {
         return Err(gone(&format!("the sessions of {id}")));
     };
-    let keys = rotation.keys(run).await?;
-    let watch =
-        Watch { rotation, census: &**census, sessions, password: &keys.next, changed: changed_at(run) };
+    let watch = Watch {
+        rotation,
+        census,
+        sessions,
+        password: &keys.next,
+        changed: changed_at(run),
+        left: Left::of(rotation, &keys),
+    };
     watch.until_new(id).await
 }
 
@@ -33,12 +40,51 @@ fn changed_at(run: &RunState) -> Timestamp {
     server.or_else(|| run.proven_at()).unwrap_or(run.started_at)
 }
 
+/// The role that consumers leave, where two take turns: its sessions are old ones, whenever they began.
+struct Left<'a> {
+    census: &'a dyn Census,
+    /// It has the first of these until it is retired, and then the second.
+    passwords: Vec<&'a Secret>,
+}
+
+impl<'a> Left<'a> {
+    fn of(rotation: &'a Rotation, keys: &'a Keys) -> Option<Self> {
+        let census = rotation.twin.as_ref().and_then(|_| rotation.role(keys.seat.other()).census)?;
+        Some(Self { census, passwords: keys.previous.iter().chain(&keys.idle).collect() })
+    }
+
+    /// Who is still there, and the password with which that was seen.
+    async fn look(&self) -> Result<(Sample, &'a Secret)> {
+        let mut refused = Error::new(Kind::Conflict, "see who is still logged in as the role that was live")
+            .because("the vault of record has no password of it any more");
+        for password in &self.passwords {
+            match self.census.take(password, Duration::ZERO).await {
+                Ok(sample) => return Ok((sample, password)),
+                Err(error) if error.kind() == Kind::Refused => refused = error,
+                Err(error) => return Err(error),
+            }
+        }
+        Err(refused)
+    }
+}
+
+/// A consumer's sessions.
+struct Seen<'a> {
+    /// From after the change.
+    new: Vec<Session>,
+    /// From before it.
+    old: Vec<Session>,
+    /// Where the old ones are, and the password for it.
+    place: (&'a dyn Census, &'a Secret),
+}
+
 struct Watch<'a> {
     rotation: &'a Rotation,
     census: &'a dyn Census,
     sessions: &'a Sessions,
     password: &'a Secret,
     changed: Timestamp,
+    left: Option<Left<'a>>,
 }
 
 impl Watch<'_> {
@@ -47,11 +93,12 @@ impl Watch<'_> {
         let (began, patience) = (clock.uptime(), self.rotation.around.times.adoption);
         let mut ended = 0;
         loop {
-            let sample = self.census.take(self.password, Duration::ZERO).await?;
-            let (new, old) = self.own(&sample);
+            let Seen { new, old, place: (census, password) } = self.look().await?;
             if self.sessions.reconnect == Reconnect::Terminate && !old.is_empty() {
-                ended += self.census.end(self.password, &old).await?;
-            } else if let Some(first) = new.iter().map(|session| session.since).min() {
+                ended += census.end(password, &old).await?;
+            } else if let Some(first) = new.iter().map(|session| session.since).min()
+                && self.may_leave(&old)
+            {
                 return Ok(adopted(first, &new, &old, ended));
             }
             let waited = clock.uptime().saturating_sub(began);
@@ -65,10 +112,28 @@ impl Watch<'_> {
         }
     }
 
-    /// The consumer's sessions from after the change and from before it.
-    fn own(&self, sample: &Sample) -> (Vec<Session>, Vec<Session>) {
-        let own = sample.sessions.iter().filter(|session| self.sessions.has(session)).cloned();
-        own.partition(|session| session.since > self.changed)
+    /// Whether old sessions may stay. Those of a role that is about to be retired could not be replaced any more, while
+    /// until then nobody is hurt by waiting.
+    fn may_leave(&self, old: &[Session]) -> bool {
+        self.left.is_none() || old.is_empty()
+    }
+
+    async fn look(&self) -> Result<Seen<'_>> {
+        let own = |sample: &Sample| -> Vec<Session> {
+            sample.sessions.iter().filter(|session| self.sessions.has(session)).cloned().collect()
+        };
+        let sample = self.census.take(self.password, Duration::ZERO).await?;
+        match &self.left {
+            None => {
+                let (new, old) =
+                    own(&sample).into_iter().partition(|session| session.since > self.changed);
+                Ok(Seen { new, old, place: (self.census, self.password) })
+            }
+            Some(left) => {
+                let (before, password) = left.look().await?;
+                Ok(Seen { new: own(&sample), old: own(&before), place: (left.census, password) })
+            }
+        }
     }
 
     fn unproven(&self, id: &str, old: &[Session]) -> Error {

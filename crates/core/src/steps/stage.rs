@@ -13,7 +13,7 @@ use crate::secret::Secret;
 /// password, however often this step is repeated.
 pub(crate) async fn perform(rotation: &Rotation, step: &Step, run: &RunState) -> Result<Outcome> {
     let again = run.step(&step.id).may_have_happened;
-    if again && let Some(keys) = Keys::find(run.run, rotation.vault.read().await?, |_| true) {
+    if again && let Some(keys) = Keys::find(run.run, rotation.vault.read().await?, rotation.twin_name(), |_| true) {
         return Ok(outcome(rotation, run, keys, Outcome::already_done()));
     }
     // Between the check and now lie a crash and any time: look once more.
@@ -28,7 +28,7 @@ pub(crate) async fn perform(rotation: &Rotation, step: &Step, run: &RunState) ->
         // What an earlier try sent may arrive only now. It is as good as this one.
         if again
             && error.kind() == Kind::Conflict
-            && let Some(keys) = Keys::find(run.run, rotation.vault.read().await?, |_| true)
+            && let Some(keys) = Keys::find(run.run, rotation.vault.read().await?, rotation.twin_name(), |_| true)
         {
             return Ok(outcome(rotation, run, keys, Outcome::already_done()));
         }
@@ -41,7 +41,7 @@ pub(crate) async fn perform(rotation: &Rotation, step: &Step, run: &RunState) ->
         Retry::Never => error,
         Retry::Later { .. } | Retry::Unknown => error.unknown(),
     })?;
-    match Keys::find(run.run, stored, |own| *own == secret) {
+    match Keys::find(run.run, stored, rotation.twin_name(), |own| *own == secret) {
         Some(keys) => Ok(outcome(rotation, run, keys, Outcome::changed())),
         None => Err(Error::new(Kind::Corrupt, format!("stage a password in {}", rotation.vault.id()))
             .because("the vault of record does not give back what was stored")

@@ -5,22 +5,30 @@ use futures::future::join_all;
 use crate::error::{Error, Kind, Result};
 use crate::ids::CopyId;
 use crate::journal::{Effect, Outcome};
+use crate::keyring::Keys;
 use crate::plan::Step;
 use crate::provider::{Content, Evidence, Login, Verifier};
-use crate::rotation::{Rotation, gone};
+use crate::rotation::{Role, Rotation, gone};
 use crate::run::RunState;
 use crate::value::Reading;
 
 /// Logs in with the new password on a fresh connection, and sees the old one refused.
 pub(crate) async fn login(rotation: &Rotation, run: &RunState) -> Result<Outcome> {
-    both(rotation, &*rotation.verifier, format!("prove the login as {}", rotation.target), run).await
+    let keys = rotation.keys(run).await?;
+    let (new, old) = (rotation.role(keys.seat), rotation.role(rotation.other(keys.seat)));
+    both(new.verifier, old.verifier, format!("prove the login as {}", new.target), &keys).await
 }
 
 /// The same from another place: a proxy, a second server behind the name, or a rule for some addresses may answer there.
 pub(crate) async fn from(rotation: &Rotation, vantage: &str, run: &RunState) -> Result<Outcome> {
-    let own =
-        rotation.around.vantages.iter().find(|own| own.name() == vantage).ok_or_else(|| gone(vantage))?;
-    both(rotation, &**own, format!("prove the login as {} from {vantage}", rotation.target), run).await
+    let keys = rotation.keys(run).await?;
+    let (new, old) = (rotation.role(keys.seat), rotation.role(rotation.other(keys.seat)));
+    let named = |role: Role<'_>| {
+        let own = role.vantages.iter().position(|own| own.name() == vantage);
+        own.ok_or_else(|| gone(vantage))
+    };
+    let operation = format!("prove the login as {} from {vantage}", new.target);
+    both(&*new.vantages[named(new)?], &*old.vantages[named(old)?], operation, &keys).await
 }
 
 /// Sees the new password refused by the servers of the other environments: one that takes it is this environment's
@@ -28,7 +36,7 @@ pub(crate) async fn from(rotation: &Rotation, vantage: &str, run: &RunState) -> 
 pub(crate) async fn elsewhere(rotation: &Rotation, run: &RunState) -> Result<Outcome> {
     let keys = rotation.keys(run).await?;
     let next = &keys.next;
-    let tries = rotation.around.elsewhere.iter();
+    let tries = rotation.role(keys.seat).elsewhere.iter();
     let tries = join_all(tries.map(|(other, server)| async move { (other, server.login(next).await) })).await;
     let (mut refused, mut outcome) = (Vec::new(), Outcome::confirmed());
     for (other, login) in tries {
@@ -48,15 +56,10 @@ pub(crate) async fn elsewhere(rotation: &Rotation, run: &RunState) -> Result<Out
     Ok(if refused.is_empty() { outcome } else { outcome.note(format!("refused in {}", refused.join(", "))) })
 }
 
-async fn both(
-    rotation: &Rotation,
-    verifier: &(impl Verifier + ?Sized),
-    operation: String,
-    run: &RunState,
-) -> Result<Outcome> {
-    let keys = rotation.keys(run).await?;
+/// Both passwords, each with its role: they are one unless two take turns.
+async fn both<V: Verifier + ?Sized>(new: &V, old: &V, operation: String, keys: &Keys) -> Result<Outcome> {
     let refuse = |why: &str| Error::new(Kind::Refused, operation.as_str()).because(why);
-    if verifier.login(&keys.next).await? == Login::Refused {
+    if new.login(&keys.next).await? == Login::Refused {
         return Err(
             refuse("the server refuses the new password").hint("somebody may have changed it after this run")
         );
@@ -66,7 +69,7 @@ async fn both(
             "the new password logs in; the old one is no longer known, so nobody can say whether it is refused",
         ));
     };
-    match verifier.login(previous).await? {
+    match old.login(previous).await? {
         Login::Refused => Ok(Outcome::confirmed().note("the new password logs in, the old one is refused")),
         Login::Accepted if *previous == keys.next => Err(refuse("old and new password are the same")),
         Login::Accepted => Err(refuse("the server still accepts the old password")
@@ -93,8 +96,12 @@ pub(crate) async fn copy(rotation: &Rotation, id: &CopyId, step: &Step, run: &Ru
             .hint("somebody else may be writing it; find out who, then `pgrotate resume` publishes it again")
             .later(None)
     };
+    let user = &rotation.role(keys.seat).target.user;
     match seen.content {
         Content::Value(value) => match copy.template.read(&value) {
+            (Reading::Password(_), Some(url)) if url.target().user != *user => {
+                Err(refuse(format!("it names the role {:?} and not {user:?}", url.target().user)))
+            }
             (Reading::Password(password), _) if password == keys.next => {
                 Ok(Outcome::confirmed().version(seen.version))
             }
@@ -121,7 +128,7 @@ fn reference(rotation: &Rotation, to: &str) -> Outcome {
 pub(crate) async fn other(rotation: &Rotation, id: &str, run: &RunState) -> Result<Outcome> {
     let own = rotation.verifications.iter().find(|own| own.id() == id).ok_or_else(|| gone(id))?;
     let keys = rotation.keys(run).await?;
-    let url = rotation.url.render(&rotation.target, &keys.next);
+    let url = rotation.url.render(rotation.role(keys.seat).target, &keys.next);
     let since = run.in_use_since().unwrap_or(run.started_at);
     let changing_since = run.changing_since().unwrap_or(since);
     let (password, previous) = (&keys.next, keys.previous.as_ref());

@@ -9,37 +9,12 @@ use crate::plan::{Action, ConsumerOutline, CopyOutline, FORMAT, Outline, Plan, S
 /// Plans the rotation of one role in place.
 pub fn plan(outline: &Outline) -> Plan {
     let mut steps = Steps::default();
-    let check = steps.add(Action::Check, &[]);
-    // Stage before install: a crash between them leaves a pending version and a role that
-    // still works.
-    let stage = match outline.back.clone() {
-        None => Action::Stage,
-        Some(back) => Action::StagePrevious { back },
-    };
-    let stage = steps.add(stage, &[check]);
-    let install = steps.add(Action::Install, &[stage]);
-    let prove = steps.add(Action::Prove, &[install]);
-    let promote = steps.add(Action::Promote, &[prove]);
-
-    let published: Vec<StepId> = outline
-        .copies
-        .iter()
-        .map(|copy| steps.add(Action::Publish { copy: copy.id.clone() }, std::slice::from_ref(&promote)))
-        .collect();
+    let promote = steps.until_promoted(outline);
+    let published = steps.publish(outline, &promote);
     let activated = activate(outline, &mut steps, &promote, &published);
     let verified = verify(outline, &mut steps, &promote, &published, &activated);
     let verified = soak(outline, &mut steps, verified);
-    let retired: Vec<StepId> = outline
-        .copies
-        .iter()
-        .filter(|copy| copy.retire)
-        .map(|copy| steps.add(Action::Retire { copy: copy.id.clone() }, &verified))
-        .collect();
-    let settled = if retired.is_empty() { verified } else { retired };
-    for recorder in &outline.recorders {
-        steps.add(Action::Record { recorder: recorder.clone() }, &settled);
-    }
-
+    steps.wind_up(outline, verified);
     Plan {
         format: FORMAT,
         environment: outline.environment.clone(),
@@ -76,13 +51,30 @@ pub(super) fn verify(
     published: &[StepId],
     activated: &[StepId],
 ) -> Vec<StepId> {
-    // A sink that can't be reached parks its own proof and nobody else's, so what looks at
-    // consumers waits for consumers alone.
-    let in_use = match (activated, published) {
+    let mut verified = verify_in_use(outline, steps, promote, published, activated);
+    verified.extend(verify_login(outline, steps, in_use(promote, published, activated)));
+    verified
+}
+
+/// Behind what everybody has moved. A sink that can't be reached parks its own proof and nobody else's, so what looks
+/// at consumers waits for consumers alone.
+fn in_use<'a>(promote: &'a StepId, published: &'a [StepId], activated: &'a [StepId]) -> &'a [StepId] {
+    match (activated, published) {
         ([], []) => std::slice::from_ref(promote),
         ([], published) => published,
         (activated, _) => activated,
-    };
+    }
+}
+
+/// That the new password is where it should be, and in use.
+pub(super) fn verify_in_use(
+    outline: &Outline,
+    steps: &mut Steps,
+    promote: &StepId,
+    published: &[StepId],
+    activated: &[StepId],
+) -> Vec<StepId> {
+    let in_use = in_use(promote, published, activated);
     let mut verified: Vec<StepId> = std::iter::zip(&outline.copies, published)
         .map(|(copy, step)| {
             steps.add(Action::VerifyCopy { copy: copy.id.clone() }, std::slice::from_ref(step))
@@ -98,18 +90,23 @@ pub(super) fn verify(
             verified.push(steps.add(proof, std::slice::from_ref(step)));
         }
     }
-    verified.push(steps.add(Action::VerifyLogin, in_use));
-    for vantage in &outline.vantages {
-        verified.push(steps.add(Action::VerifyFrom { vantage: vantage.clone() }, in_use));
-    }
     if outline.elsewhere {
         verified.push(steps.add(Action::VerifyElsewhere, std::slice::from_ref(promote)));
     }
     verified
 }
 
+/// That the new password logs in and the old one is dead.
+pub(super) fn verify_login(outline: &Outline, steps: &mut Steps, after: &[StepId]) -> Vec<StepId> {
+    let mut verified = vec![steps.add(Action::VerifyLogin, after)];
+    for vantage in &outline.vantages {
+        verified.push(steps.add(Action::VerifyFrom { vantage: vantage.clone() }, after));
+    }
+    verified
+}
+
 /// A wait after the proofs, and all of them once more. What waits for the proofs waits for the second ones then.
-fn soak(outline: &Outline, steps: &mut Steps, verified: Vec<StepId>) -> Vec<StepId> {
+pub(super) fn soak(outline: &Outline, steps: &mut Steps, verified: Vec<StepId>) -> Vec<StepId> {
     let Some(time) = outline.soak else { return verified };
     let proofs: Vec<Action> = steps
         .0
@@ -132,17 +129,51 @@ impl Steps {
         self.0.push(step);
         id
     }
+
+    /// Everything until the vault of record calls the new password current; gives the last of it.
+    pub(super) fn until_promoted(&mut self, outline: &Outline) -> StepId {
+        let check = self.add(Action::Check, &[]);
+        // Stage before install: a crash between them leaves a pending version and a role that
+        // still works.
+        let stage = match outline.back.clone() {
+            None => Action::Stage,
+            Some(back) => Action::StagePrevious { back },
+        };
+        let stage = self.add(stage, &[check]);
+        let install = self.add(Action::Install, &[stage]);
+        let prove = self.add(Action::Prove, &[install]);
+        self.add(Action::Promote, &[prove])
+    }
+
+    /// Every copy at once.
+    pub(super) fn publish(&mut self, outline: &Outline, after: &StepId) -> Vec<StepId> {
+        let copies = outline.copies.iter();
+        copies
+            .map(|copy| self.add(Action::Publish { copy: copy.id.clone() }, std::slice::from_ref(after)))
+            .collect()
+    }
+
+    /// What comes when all is proven: older versions go out of use, and the run is written down.
+    pub(super) fn wind_up(&mut self, outline: &Outline, verified: Vec<StepId>) {
+        let copies = outline.copies.iter().filter(|copy| copy.retire);
+        let retired: Vec<StepId> =
+            copies.map(|copy| self.add(Action::Retire { copy: copy.id.clone() }, &verified)).collect();
+        let settled = if retired.is_empty() { verified } else { retired };
+        for recorder in &outline.recorders {
+            self.add(Action::Record { recorder: recorder.clone() }, &settled);
+        }
+    }
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use std::time::Duration;
 
     use super::*;
     use crate::ids::{CopyId, Environment};
     use crate::plan::VerificationOutline;
 
-    fn outline() -> Outline {
+    pub(in super::super) fn outline() -> Outline {
         let copy = |id: &str, retire| CopyOutline { id: CopyId::from(id), retire };
         Outline {
             environment: Environment::from("dev"),
@@ -167,23 +198,24 @@ mod tests {
             back: None,
             vantages: vec!["agent".into()],
             elsewhere: true,
+            retirement: None,
             recorders: vec!["changelog".into()],
         }
+    }
+
+    pub(in super::super) fn steps_of(plan: &Plan) -> String {
+        let text = plan.steps.iter().map(|step| {
+            let after: Vec<&str> = step.after.iter().map(StepId::as_str).collect();
+            format!("{} <- {}", step.id, after.join(" "))
+        });
+        text.collect::<Vec<_>>().join("\n")
     }
 
     #[test]
     fn the_plan_reads_like_the_contract() {
         let plan = plan(&outline());
         assert_eq!(plan.defect(), None);
-        let text: Vec<String> = plan
-            .steps
-            .iter()
-            .map(|step| {
-                let after: Vec<&str> = step.after.iter().map(StepId::as_str).collect();
-                format!("{} <- {}", step.id, after.join(" "))
-            })
-            .collect();
-        insta::assert_snapshot!(text.join("\n"), @r"
+        insta::assert_snapshot!(steps_of(&plan), @r"
         check <- 
         stage <- check
         install <- stage
@@ -199,10 +231,10 @@ mod tests {
         verify/alembic <- promote
         verify/healthz <- activate/azure_app_service:api
         verify/sessions of azure_app_service:api <- activate/azure_app_service:api
+        verify/login elsewhere <- promote
         verify/login <- activate/azure_app_service:api
         verify/login from agent <- activate/azure_app_service:api
-        verify/login elsewhere <- promote
-        retire/azure_key_vault:url <- verify/azure_key_vault:url verify/azure_app_service:URL verify/github_actions:URL verify/alembic verify/healthz verify/sessions of azure_app_service:api verify/login verify/login from agent verify/login elsewhere
+        retire/azure_key_vault:url <- verify/azure_key_vault:url verify/azure_app_service:URL verify/github_actions:URL verify/alembic verify/healthz verify/sessions of azure_app_service:api verify/login elsewhere verify/login verify/login from agent
         record/changelog <- retire/azure_key_vault:url
         ");
     }

@@ -58,6 +58,7 @@ mod tests {
             back: None,
             vantages: Vec::new(),
             elsewhere: false,
+            retirement: None,
             recorders: vec!["changelog".into()],
         };
         let plan = plan(&outline, &[CopyId::from("b:two")]);

@@ -129,6 +129,7 @@ impl Fake {
         Arc::new(Shared {
             environment: Environment::from("test"),
             target: target(),
+            takes_turns: false,
             database_tls: DatabaseTls { mode: TlsMode::VerifyFull, ca_file: None },
             credentials: Credentials::with_file(file.path()).unwrap(),
             http: http::client(http::tls_config(Some(self.ca.as_bytes())).unwrap()).unwrap(),
@@ -263,6 +264,7 @@ impl Wanted {
             template: &self.template,
             url: &self.url,
             target: &self.target,
+            twin: None,
             anew: false,
             password: &self.password,
             versions: &self.versions,

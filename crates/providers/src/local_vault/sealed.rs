@@ -33,6 +33,9 @@ pub(super) struct Content {
     /// Who can open it, if it is locked for identities: their public keys.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(super) recipients: Vec<String>,
+    /// Whose the current password is, where two roles take turns.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) user: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) current: Option<Slot>,
     #[serde(default, skip_serializing_if = "Option::is_none")]

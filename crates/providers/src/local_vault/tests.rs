@@ -87,8 +87,8 @@ async fn a_password_is_staged_and_promoted_once() {
         vault.stage(run, &next).await.unwrap();
         assert_eq!(std::fs::read(place.path()).unwrap(), staged, "nothing is written a second time");
         assert_eq!(held(&place.vault()).await, texts([NOW, NEXT, ""]), "another process sees it");
-        assert_eq!(vault.promote(run, &next).await.unwrap(), Some(VersionId::from("3")));
-        assert_eq!(vault.promote(run, &next).await.unwrap(), Some(VersionId::from("3")));
+        assert_eq!(vault.promote(run, &next, None).await.unwrap(), Some(VersionId::from("3")));
+        assert_eq!(vault.promote(run, &next, None).await.unwrap(), Some(VersionId::from("3")));
         assert_eq!(held(&place.vault()).await, texts([NEXT, "", NOW]));
         let state = place.vault().read().await.unwrap();
         assert_eq!(state.current.unwrap().run, Some(run));
@@ -105,7 +105,7 @@ async fn the_pending_password_of_another_run_is_left_alone() {
     assert_eq!((error.kind(), error.retry()), (Kind::Conflict, Retry::Never));
     assert!(error.hints()[0].contains(fake::OTHER_RUN));
     assert_eq!(vault.stage(other_run(), &Secret::new("x")).await.unwrap_err().kind(), Kind::Conflict);
-    assert_eq!(vault.promote(fake::run(), &Secret::new(NEXT)).await.unwrap_err().kind(), Kind::Conflict);
+    assert_eq!(vault.promote(fake::run(), &Secret::new(NEXT), None).await.unwrap_err().kind(), Kind::Conflict);
     vault.discard(fake::run()).await.unwrap();
     assert_eq!(held(&vault).await, texts([NOW, "theirs", ""]));
     vault.discard(other_run()).await.unwrap();
@@ -118,7 +118,7 @@ async fn nothing_plain_is_ever_on_the_disk() {
     let place = Place::with_passphrase();
     let vault = place.vault();
     vault.stage(fake::run(), &Secret::new(NEXT)).await.unwrap();
-    vault.promote(fake::run(), &Secret::new(NEXT)).await.unwrap();
+    vault.promote(fake::run(), &Secret::new(NEXT), None).await.unwrap();
     let mut names = Vec::new();
     for entry in std::fs::read_dir(place.folder.path()).unwrap() {
         let entry = entry.unwrap();
@@ -146,6 +146,7 @@ async fn everybody_who_could_open_it_still_can() {
         .map(|text| text.lines().next_back().unwrap().parse::<age::x25519::Identity>().unwrap().to_public())
         .collect();
     let content = Content {
+        user: None,
         version: FORMAT,
         revision: 0,
         recipients: Vec::new(),

@@ -14,6 +14,8 @@ use zeroize::{Zeroize, Zeroizing};
 pub(super) enum Slot {
     /// The item's own password field.
     Password,
+    /// The item's own username field, or one of ours where it has none: whose the current password is.
+    User,
     /// The run that made the current password.
     Run,
     /// What a run has staged. Its name is part of the label: Connect writes without a condition, so a patch that
@@ -26,7 +28,7 @@ pub(super) enum Slot {
 }
 
 /// The slots of one field each that pgrotate adds to an item.
-const OWN: [Slot; 3] = [Slot::Run, Slot::Previous, Slot::PreviousRun];
+const OWN: [Slot; 4] = [Slot::User, Slot::Run, Slot::Previous, Slot::PreviousRun];
 /// The beginning of the labels of what is staged.
 const PENDING: &str = "pgrotate pending";
 
@@ -40,6 +42,7 @@ impl Slot {
     pub(super) fn label(self) -> Cow<'static, str> {
         match self {
             Self::Password => "the password field".into(),
+            Self::User => "pgrotate user".into(),
             Self::Run => "pgrotate run".into(),
             Self::Pending(run) => format!("{PENDING} {run}").into(),
             Self::Previous => "pgrotate previous".into(),
@@ -50,7 +53,7 @@ impl Slot {
     fn kind(self) -> &'static str {
         match self {
             Self::Password | Self::Pending(_) | Self::Previous => "CONCEALED",
-            Self::Run | Self::PreviousRun => "STRING",
+            Self::User | Self::Run | Self::PreviousRun => "STRING",
         }
     }
 
@@ -155,6 +158,11 @@ impl Item {
         if slot == Slot::Password {
             return self.password_field().map(|field| vec![field]);
         }
+        if slot == Slot::User
+            && let Some(field) = self.username_field()
+        {
+            return Ok(vec![field]);
+        }
         let label = slot.label();
         let fields: Vec<&Value> = self.fields().iter().filter(|field| field["label"] == *label).collect();
         if fields.len() > 1 && !matches!(slot, Slot::Pending(_)) {
@@ -163,6 +171,12 @@ impl Item {
                 .hint("somebody copied it; remove the wrong one in 1Password"));
         }
         Ok(fields)
+    }
+
+    /// The one that 1Password marks as the username; items of the category Database have one of that id.
+    fn username_field(&self) -> Option<&Value> {
+        let marked = self.fields().iter().find(|field| field["purpose"] == "USERNAME");
+        marked.or_else(|| self.fields().iter().find(|field| field["id"] == "username"))
     }
 
     fn password_field(&self) -> Result<&Value> {
@@ -227,6 +241,7 @@ impl Item {
             current: self.entry(Slot::Password, Slot::Run)?,
             pending: self.pending(),
             previous: self.entry(Slot::Previous, Slot::PreviousRun)?,
+            user: self.value(Slot::User)?.map(|user| user.expose().to_owned()),
             version: self.version(),
             updated_at: self.updated_at(),
         })
@@ -256,7 +271,7 @@ impl Item {
             }
             operations.push(match (slot, &fields[..]) {
                 // `replace` needs a value to be there, and 1Password leaves empty ones out.
-                (Slot::Password | Slot::Run | Slot::Previous | Slot::PreviousRun, [field, ..]) => {
+                (Slot::Password | Slot::User | Slot::Run | Slot::Previous | Slot::PreviousRun, [field, ..]) => {
                     let op = if field["value"].is_string() { "replace" } else { "add" };
                     json!({"op": op, "path": pointer(&id(field)?, "/value"), "value": goal.expose()})
                 }
@@ -359,10 +374,13 @@ impl Item {
             let own = |slot: &Slot| *slot != Slot::Password && field["label"] == *slot.label();
             goals.iter().any(|(slot, _)| own(slot))
         };
-        let password = before.password_field()?["id"].clone();
-        let password_is_goal = goals.iter().any(|(slot, _)| *slot == Slot::Password);
+        let has_goal = |slot: Slot| goals.iter().any(|(own, _)| *own == slot);
+        let password = before.password_field()?;
+        let password = has_goal(Slot::Password).then_some(&password["id"]);
+        let username = before.username_field().filter(|_| has_goal(Slot::User)).map(|field| &field["id"]);
         let alike = |old: &Value, new: &Value| {
-            let written = |key: &str| password_is_goal && key == "value" && old["id"] == password;
+            let is = |id: Option<&Value>| id.is_some_and(|id| old["id"] == *id);
+            let written = |key: &str| key == "value" && (is(password) || is(username));
             FIELD_KEYS.iter().all(|key| written(key) || settled(&old[*key]) == settled(&new[*key]))
         };
         fn others<'i>(item: &'i Item, is_goal: &impl Fn(&Value) -> bool) -> Vec<&'i Value> {

@@ -180,11 +180,11 @@ async fn a_password_is_staged_then_promoted_in_one_patch_each() {
 
     let other = Secret::new("somebody-elses");
     assert_eq!(
-        vault.promote(run(), &other).await.unwrap_err().kind(),
+        vault.promote(run(), &other, None).await.unwrap_err().kind(),
         Kind::Conflict,
         "the server has another one"
     );
-    assert_eq!(vault.promote(run(), &Secret::new("new-canary")).await.unwrap(), Some(VersionId::from("9")));
+    assert_eq!(vault.promote(run(), &Secret::new("new-canary"), None).await.unwrap(), Some(VersionId::from("9")));
     let state = vault.read().await.unwrap();
     let (current, previous) = (state.current.unwrap(), state.previous.unwrap());
     assert_eq!((current.secret, current.run), (Secret::new("new-canary"), Some(run())));
@@ -208,7 +208,7 @@ async fn a_second_run_moves_the_runs_along_and_uses_the_fields_that_are_there() 
     let second: RunId = OTHER_RUN.parse().unwrap();
     for (run, password) in [(run(), "first"), (second, "second")] {
         vault.stage(run, &Secret::new(password)).await.unwrap();
-        vault.promote(run, &Secret::new(password)).await.unwrap();
+        vault.promote(run, &Secret::new(password), None).await.unwrap();
     }
     let state = vault.read().await.unwrap();
     let previous = state.previous.unwrap();
@@ -225,13 +225,13 @@ async fn a_repeat_writes_nothing() {
     vault.stage(run(), &secret).await.unwrap();
     world.fake.take_lines();
     vault.stage(run(), &secret).await.unwrap();
-    vault.promote(run(), &secret).await.unwrap();
-    assert_eq!(vault.promote(run(), &secret).await.unwrap(), Some(VersionId::from("9")));
+    vault.promote(run(), &secret, None).await.unwrap();
+    assert_eq!(vault.promote(run(), &secret, None).await.unwrap(), Some(VersionId::from("9")));
     vault.discard(run()).await.unwrap();
     let writes = world.fake.take_lines().iter().filter(|line| line.starts_with("PATCH")).count();
     assert_eq!(writes, 1, "only the first promote writes");
     assert_eq!(vault.stage(run(), &secret).await.unwrap_err().kind(), Kind::Conflict, "already current");
-    assert_eq!(vault.promote(OTHER_RUN.parse().unwrap(), &secret).await.unwrap_err().kind(), Kind::Conflict);
+    assert_eq!(vault.promote(OTHER_RUN.parse().unwrap(), &secret, None).await.unwrap_err().kind(), Kind::Conflict);
 }
 
 #[tokio::test]
@@ -256,8 +256,8 @@ async fn a_lost_answer_is_unknown_and_the_repeat_finds_it_done() {
     let secret = Secret::new("new");
     vault.stage(run(), &secret).await.unwrap();
     world.trouble(Trouble::AnswerLost);
-    assert_eq!(vault.promote(run(), &secret).await.unwrap_err().retry(), Retry::Unknown);
-    assert_eq!(vault.promote(run(), &secret).await.unwrap(), Some(VersionId::from("9")));
+    assert_eq!(vault.promote(run(), &secret, None).await.unwrap_err().retry(), Retry::Unknown);
+    assert_eq!(vault.promote(run(), &secret, None).await.unwrap(), Some(VersionId::from("9")));
     assert_eq!(world.field("pgrotate previous").as_deref(), Some("old-canary"));
 }
 
@@ -293,7 +293,7 @@ async fn a_blanked_field_of_ours_is_used_again() {
     let world = World::start(blank).await;
     let (vault, secret) = (world.vault(None), Secret::new("new"));
     vault.stage(run(), &secret).await.unwrap();
-    vault.promote(run(), &secret).await.unwrap();
+    vault.promote(run(), &secret, None).await.unwrap();
     assert_eq!(world.field("pgrotate previous").as_deref(), Some("old-canary"));
     assert_eq!(world.item.lock().unwrap()["fields"].as_array().unwrap().len(), 4 + 2);
 }
@@ -319,7 +319,7 @@ async fn a_first_try_that_arrives_late_replaces_nothing_and_goes_with_the_promot
     assert_eq!(staged, [Some(run()), Some(run())]);
     let current = |state: VaultState| state.current.unwrap().secret;
     for _ in ["before the promotion", "after it"] {
-        vault.promote(run(), &second).await.unwrap();
+        vault.promote(run(), &second, None).await.unwrap();
         let state = vault.read().await.unwrap();
         assert!(state.pending.is_empty());
         assert_eq!(current(state), second);

@@ -128,6 +128,9 @@ impl Connector {
         let mut config = Config::new();
         config.host(host).port(*port).dbname(database).user(user).password(password.expose());
         config.application_name(APPLICATION_NAME).connect_timeout(CONNECT_TIMEOUT);
+        if self.shared.takes_turns {
+            config.options("-c role=none");
+        }
         config.ssl_mode(match self.shared.database_tls.mode {
             TlsMode::VerifyFull => SslMode::Require,
             TlsMode::Disable => SslMode::Disable,
@@ -264,6 +267,24 @@ impl Session {
             Ok(Err(error)) => Err(classify(&error, Effect::Writes, target, operation)),
             Err(_) => Err(Error::new(Kind::TimedOut, operation).because("no answer in time").unknown()),
         }
+    }
+
+    /// Sends a statement of which a person is told what the server says. `shown` is what may be shown of it: where that
+    /// is not all, the server's own words are left out, for they may repeat the rest.
+    pub(super) async fn tell(&self, sql: &str, shown: &str, operation: &str) -> Result<()> {
+        let told = tokio::time::timeout(STATEMENT_TIMEOUT, self.client.batch_execute(sql)).await;
+        let error = match told {
+            Ok(Ok(())) => return Ok(()),
+            Ok(Err(error)) => error,
+            Err(_) => return Err(Error::new(Kind::TimedOut, operation).because("no answer in time").unknown()),
+        };
+        let Some(answer) = error.as_db_error() else {
+            return Err(Error::new(Kind::Unreachable, operation).because("the connection broke off").unknown());
+        };
+        let words = if sql == shown { format!("{} ", answer.message()) } else { String::new() };
+        Err(Error::new(kind_of(answer.code(), Effect::Writes), operation)
+            .because(format!("{words}({})", answer.code().code()))
+            .because(format!("the server refuses this statement: {shown}")))
     }
 
     /// Ends the session in the way that leaves no complaint in the server's log.

@@ -215,6 +215,7 @@ pub(crate) fn shared(target: Target, mode: TlsMode, ca: Option<Vec<u8>>) -> Shar
     Shared {
         environment: Environment::from("dev"),
         target,
+        takes_turns: false,
         azure: Default::default(),
         looks: Default::default(),
         clocks: Default::default(),

@@ -133,7 +133,10 @@ impl Vault for Fake {
     async fn stage(&self, _: RunId, _: &Secret) -> Result<()> {
         unreachable!("{UNUSED}")
     }
-    async fn promote(&self, _: RunId, _: &Secret) -> Result<Option<VersionId>> {
+    async fn promote(&self, _: RunId, _: &Secret, _: Option<&str>) -> Result<Option<VersionId>> {
+        unreachable!("{UNUSED}")
+    }
+    async fn lay_aside(&self, _: RunId, _: &Secret) -> Result<()> {
         unreachable!("{UNUSED}")
     }
     async fn discard(&self, _: RunId) -> Result<()> {

@@ -131,7 +131,7 @@ async fn a_password_is_staged_then_promoted_and_nothing_shows_it() {
     assert_eq!(state.version, Some(VersionId::from("8")));
     assert!(state.updated_at.is_some());
 
-    assert_eq!(vault.promote(run(), &Secret::new("new-canary")).await.unwrap(), Some(VersionId::from("9")));
+    assert_eq!(vault.promote(run(), &Secret::new("new-canary"), None).await.unwrap(), Some(VersionId::from("9")));
     let state = vault.read().await.unwrap();
     let (current, previous) = (state.current.unwrap(), state.previous.unwrap());
     assert_eq!((current.secret, current.run), (Secret::new("new-canary"), Some(run())));
@@ -176,8 +176,8 @@ async fn a_repeat_writes_nothing_and_another_runs_password_is_left_alone() {
     vault.discard(run()).await.unwrap();
     assert_eq!((world.edits(), world.field(&pending())), (2, None));
     vault.stage(other, &secret).await.unwrap();
-    vault.promote(other, &secret).await.unwrap();
-    vault.promote(other, &secret).await.unwrap();
+    vault.promote(other, &secret, None).await.unwrap();
+    vault.promote(other, &secret, None).await.unwrap();
     assert_eq!(world.edits(), 4);
 }
 
@@ -192,9 +192,9 @@ async fn one_that_is_killed_after_its_write_is_found_by_the_next_try() {
     assert_eq!(world.field(&pending()), None);
     vault.stage(run(), &secret).await.unwrap();
     world.fault("after", "kill", "");
-    assert_eq!(vault.promote(run(), &secret).await.unwrap_err().retry(), Retry::Unknown);
+    assert_eq!(vault.promote(run(), &secret, None).await.unwrap_err().retry(), Retry::Unknown);
     let edits = world.edits();
-    assert_eq!(vault.promote(run(), &secret).await.unwrap(), Some(VersionId::from("9")));
+    assert_eq!(vault.promote(run(), &secret, None).await.unwrap(), Some(VersionId::from("9")));
     assert_eq!(world.edits(), edits, "it had happened");
     assert_eq!(world.field("pgrotate previous").as_deref(), Some("old-canary"));
 }

@@ -1,0 +1,247 @@
+//! Two login roles that take turns: what the server knows about both, whether they can do the same, and how the idle
+//! one is closed.
+//!
+//! Neither owns anything. What the application's sessions create belongs to a group role, because each login role is
+//! set to act as it (`ALTER ROLE … SET role`); so the other one finds everything as if it had made it itself.
+//!
+//! Of PostgreSQL, by its manual (CREATE ROLE, GRANT, role membership), and held by `tests/pair.rs` for each version that
+//! can be installed:
+//! - A role changes its own password without any further right, so two that rest with a password need no power over each
+//!   other. To take the login from the other one does: CREATEROLE before PostgreSQL 16, from then on ADMIN OPTION on
+//!   it too, and two roles can't have that of each other (membership has no loops). Superusers can, and members of
+//!   `azure_pg_admin` on a flexible server.
+//! - `SET role` in a role's settings needs membership with SET (from PostgreSQL 16 on), or it is ignored with a warning.
+//! - A login's own `role=none` goes before that setting, so that our sessions are the login role itself.
+
+mod facts;
+mod prepare;
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use pgrotate_core::by_hand::Instruction;
+use pgrotate_core::database_url::Target;
+use pgrotate_core::journal::Outcome;
+use pgrotate_core::provider::{Authority, Change, Finding, Pair, Preparation, Seat, Severity};
+use pgrotate_core::{Error, Kind, Result, Secret};
+use postgres_protocol::escape::escape_identifier;
+
+use super::connection::{Attempt, Connector, Session};
+use super::{statement, verifier};
+use crate::shared::Shared;
+use facts::{Facts, Names};
+
+/// Both roles of an environment.
+pub struct PostgresPair {
+    roles: [Connector; 2],
+    owner: String,
+    /// Whether each has to be allowed to take the login from the other.
+    closes: bool,
+}
+
+impl PostgresPair {
+    /// For two roles of one server, the first as the configuration names it. Connects to nothing yet.
+    pub fn new(first: Arc<Shared>, second: Arc<Shared>, owner: String, closes: bool) -> Self {
+        Self { roles: [Connector::new(first), Connector::new(second)], owner, closes }
+    }
+
+    fn connector(&self, seat: Seat) -> &Connector {
+        &self.roles[usize::from(seat == Seat::Second)]
+    }
+
+    fn target(&self, seat: Seat) -> &Target {
+        &self.connector(seat).shared.target
+    }
+
+    fn names(&self) -> Names<'_> {
+        Names {
+            first: &self.target(Seat::First).user,
+            second: &self.target(Seat::Second).user,
+            owner: &self.owner,
+        }
+    }
+
+    async fn open(&self, seat: Seat, password: &Secret, operation: &str) -> Result<Session> {
+        match self.connector(seat).open(password).await? {
+            Attempt::In(session) => Ok(session),
+            Attempt::Refused => Err(Error::new(Kind::Refused, operation)
+                .because(format!("the server refuses the password of {}", self.target(seat)))),
+        }
+    }
+
+    /// What the server knows about both roles and the group.
+    async fn facts(&self, live: Seat, password: &Secret) -> Result<Facts> {
+        let names = self.names();
+        let operation = format!("look at the roles {} and {}", names.first, names.second);
+        let session = self.open(live, password, &operation).await?;
+        let facts = Facts::read(&session, &names, self.target(live), &operation).await;
+        session.close().await;
+        facts
+    }
+
+    fn mend(&self) -> String {
+        let environment = &self.roles[0].shared.environment;
+        format!("pgrotate roles prepare {environment} shows the SQL that makes it so, and --apply carries it out")
+    }
+
+    /// What stands in the way of the two taking turns.
+    fn findings(&self, facts: &Facts, live: Seat) -> Vec<Finding> {
+        let names = self.names();
+        let block = |subject: &str, what: String| {
+            Finding::new(Severity::Blocks, subject, what)
+                .why("after the change consumers would find that something fails which worked before")
+                .mend(self.mend())
+        };
+        if let Some(missing) = names.all().into_iter().find(|name| !facts.exists(name)) {
+            return vec![block(missing, "there is no role of this name on the server".to_owned())];
+        }
+        let mut findings: Vec<Finding> =
+            facts.differences(&names).into_iter().map(|own| block(own.role, own.to_string())).collect();
+        for role in [names.first, names.second] {
+            findings.extend(owned(facts, role).map(|what| block(role, what)));
+            if !facts.has(role, "setting", &names.acts_as_owner()) {
+                let what = format!("what it creates is its own and not {}'s", names.owner);
+                findings.push(block(role, what));
+            }
+        }
+        if !self.closes {
+            let closed = [names.first, names.second].into_iter().filter(|role| !facts.may_log_in(role));
+            findings.extend(closed.map(|role| block(role, "it may not log in".to_owned())));
+        } else {
+            findings.extend(self.power(facts, &names, live));
+        }
+        findings
+    }
+
+    /// Whether each may close the other.
+    fn power(&self, facts: &Facts, names: &Names<'_>, live: Seat) -> Vec<Finding> {
+        let busy = facts.sessions_of(match live {
+            Seat::First => names.second,
+            Seat::Second => names.first,
+        });
+        let busy = busy.map(|(role, count)| {
+            Finding::new(
+                Severity::Blocks,
+                role,
+                format!("it should be idle, and {count} sessions are logged in as it"),
+            )
+            .why("they would be locked out: the run gives that role another password")
+            .mend("let them log in as the role that is live, which the copies name")
+        });
+        let lacks = [(names.first, names.second), (names.second, names.first)].into_iter();
+        let lacks = lacks.filter(|(one, other)| !facts.administers(one, other)).map(|(one, other)| {
+            let what = format!("it may not take the login from {other}, which is what `retire = \"nologin\"` asks for");
+            let why = "from PostgreSQL 16 on that needs ADMIN OPTION on the other role, and two roles can't have it of each \
+                       other";
+            Finding::new(Severity::Blocks, one, what)
+                .why(why)
+                .mend("set `retire = \"password\"` under [roles]: that needs no power over the other role")
+        });
+        busy.into_iter().chain(lacks).collect()
+    }
+}
+
+/// What belongs to a login role alone.
+fn owned(facts: &Facts, role: &str) -> Option<String> {
+    const SHOWN: usize = 5;
+    let owned: Vec<&str> = facts.things(role, "owns").map(|thing| thing.text.as_str()).collect();
+    let rest = owned.len().saturating_sub(SHOWN);
+    let named = owned.iter().take(SHOWN).copied().collect::<Vec<_>>().join(", ");
+    match (owned.is_empty(), rest) {
+        (true, _) => None,
+        (false, 0) => Some(format!("it alone owns {named}")),
+        (false, rest) => Some(format!("it alone owns {named} and {rest} more")),
+    }
+}
+
+#[async_trait]
+impl Pair for PostgresPair {
+    async fn check(&self, live: Seat, password: &Secret) -> Result<Vec<Finding>> {
+        Ok(self.findings(&self.facts(live, password).await?, live))
+    }
+
+    /// Without a password the server answers as to a wrong one, so that nobody learns from it.
+    async fn close(&self, live: Seat, password: &Secret) -> Result<Outcome> {
+        let other = &self.target(live.other()).user;
+        let operation = format!("take the login from {other}");
+        let session = self.open(live, password, &operation).await?;
+        let sql = format!("alter role {} nologin password null", escape_identifier(other));
+        let changed = session.change(&sql, self.target(live), &operation).await;
+        session.close().await;
+        changed.map(|()| Outcome::changed().note(format!("{other} may not log in until its turn comes")))
+    }
+
+    async fn prepare(&self, live: Seat, password: &Secret, idle: Option<&Secret>) -> Result<Preparation> {
+        self.preparation(&self.facts(live, password).await?, live, idle)
+    }
+
+    async fn apply(&self, live: Seat, password: &Secret, preparation: &Preparation) -> Result<()> {
+        let session = self.open(live, password, "prepare the roles").await?;
+        let done = prepare::carry_out(&session, preparation).await;
+        session.close().await;
+        done
+    }
+}
+
+/// The password of a role as the other one changes it, which lets it log in again.
+pub struct PostgresTwin {
+    /// Who does it.
+    by: Connector,
+    /// Whose it is.
+    user: String,
+}
+
+impl PostgresTwin {
+    /// `by` logs in; `user`'s password is changed.
+    pub fn new(by: Arc<Shared>, user: String) -> Self {
+        Self { by: Connector::new(by), user }
+    }
+
+    fn target(&self) -> &Target {
+        &self.by.shared.target
+    }
+}
+
+#[async_trait]
+impl Authority for PostgresTwin {
+    fn describe(&self) -> String {
+        format!("postgres:{}", self.target().host)
+    }
+
+    fn location(&self) -> String {
+        let Target { host, port, .. } = self.target();
+        format!("postgres:{}@{}:{port}", self.user, host.to_ascii_lowercase())
+    }
+
+    /// What it may do is asked of the pair.
+    async fn check(&self, _current: &Secret) -> Result<Vec<Finding>> {
+        Ok(Vec::new())
+    }
+
+    async fn install(&self, change: &Change<'_>) -> Result<Outcome> {
+        let operation = format!("give {} the new password", self.user);
+        let session = match self.by.open(change.current).await? {
+            Attempt::In(session) => session,
+            Attempt::Refused => {
+                return Err(Error::new(Kind::Refused, operation)
+                    .because(format!("the server refuses the password of {}", self.target())));
+            }
+        };
+        let sql = statement(&self.user, &verifier(change.next)?).replace(" password ", " login password ");
+        let changed = session.change(&sql, self.target(), &operation).await;
+        session.close().await;
+        changed.map(|()| Outcome::changed())
+    }
+
+    fn by_hand(&self) -> Vec<Instruction> {
+        vec![Instruction::elsewhere(pgrotate_core::by_hand::Part::Server, &self.describe())]
+    }
+}
+
+/// Names as SQL writes them.
+fn listed<'a>(names: impl IntoIterator<Item = &'a str>) -> String {
+    let quoted: BTreeSet<String> =
+        names.into_iter().map(|name| postgres_protocol::escape::escape_literal(name).trim().to_owned()).collect();
+    quoted.into_iter().collect::<Vec<_>>().join(", ")
+}
