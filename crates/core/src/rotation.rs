@@ -311,7 +311,7 @@ impl World for Rotation {
                 Err(Error::internal("a step that is the executor's own came to the world"))
             }
             Action::Retire { copy } => steps::retire::perform(self, copy, run).await,
-            Action::StageIdle => steps::idle::stage(self, step, run).await,
+            Action::StageIdle => steps::idle::stage(self, run).await,
             Action::RetireRole => steps::idle::retire(self, run).await,
             Action::LayAside => steps::idle::lay_aside(self, run).await,
             Action::Record { recorder } => steps::record::perform(self, recorder, step, run).await,

@@ -16,11 +16,17 @@ use pgrotate_core::journal::{Journal, MemoryJournal, RunOutcome, Start};
 use pgrotate_core::lease::{Generation, Lease};
 use pgrotate_core::memory::{self, Fault, Memory};
 use pgrotate_core::observer::Unobserved;
+use pgrotate_core::plan::Retirement;
+use pgrotate_core::provider::Entry;
 use pgrotate_core::rotation::Rotation;
 use pgrotate_core::run::{Phase, RunState};
-use pgrotate_core::{Error, Kind};
+use pgrotate_core::{Error, Kind, Secret};
 
 const OLD: &str = "OldPassword1OldPassword1OldPassw";
+/// What the role that is idle rests with.
+const IDLE: &str = "IdlePassword1IdlePassword1IdlePa";
+/// The ways to rotate: in place, and in turn with either retirement.
+const WAYS: [Option<Retirement>; 3] = [None, Some(Retirement::Password), Some(Retirement::NoLogin)];
 /// When everything begins, and how long a soak takes, in seconds.
 const BEGIN: i64 = 1_700_000_000;
 const SOAK: i64 = 60;
@@ -38,6 +44,8 @@ struct Lab {
     retire: bool,
     /// The second at which the process is asked to stop.
     stop_at: Option<i64>,
+    /// How the role that was live is retired, if two take turns.
+    turns: Option<Retirement>,
 }
 
 impl Lab {
@@ -51,7 +59,19 @@ impl Lab {
             soak: None,
             retire: false,
             stop_at: None,
+            turns: None,
         }
+    }
+
+    /// With one role, or with two of which the second is idle.
+    fn of(turns: Option<Retirement>) -> Self {
+        let lab = Self { turns, ..Self::new() };
+        if turns == Some(Retirement::Password) {
+            let mut state = lab.world.state();
+            state.second = Some(IDLE.to_owned());
+            state.vault.previous = Some(Entry { secret: Secret::new(IDLE), run: None });
+        }
+        lab
     }
 
     fn soaking() -> Self {
@@ -59,7 +79,10 @@ impl Lab {
     }
 
     fn rotation(&self) -> Rotation {
-        let mut rotation = memory::rotation(&self.world, &self.clock, &self.entropy);
+        let mut rotation = match self.turns {
+            None => memory::rotation(&self.world, &self.clock, &self.entropy),
+            Some(retirement) => memory::alternating(&self.world, &self.clock, &self.entropy, retirement),
+        };
         rotation.soak = self.soak;
         rotation.copies.iter_mut().for_each(|copy| copy.retire = self.retire);
         rotation
@@ -116,38 +139,61 @@ impl Lab {
         self.journal.runs(None).now_or_never().unwrap().unwrap()[0].run
     }
 
-    /// Nobody is locked out: some version in the vault of record logs in.
+    /// Nobody is locked out: some version in the vault of record logs in, and where two roles take turns so does the
+    /// application, whether it goes on with what it has or starts anew.
     fn somebody_can_log_in(&self) {
         let state = self.world.state();
         let vault = &state.vault;
         let mut versions = vault.current.iter().chain(&vault.pending).chain(&vault.previous);
         assert!(
-            versions.any(|entry| entry.secret.expose() == state.server),
+            versions.any(|entry| accepted(&state).any(|(_, password)| entry.secret.expose() == password)),
             "no version in the vault of record logs in; calls so far: {:?}",
             state.calls
         );
+        let can = |url: Option<&String>| {
+            url.is_some_and(|url| accepted(&state).any(|(user, password)| *url == url_of(user, password)))
+        };
+        if self.turns.is_some() {
+            assert!(can(state.application.as_ref()), "the application is locked out; {:?}", state.calls);
+            let copy = state.copies[&memory::url_copy()].last();
+            assert!(can(copy), "whoever starts now is locked out; {:?}", state.calls);
+        }
     }
 
     /// Everything new, once.
     fn everything_is_new(&self) {
         let state = self.world.state();
-        let password = state.server.clone();
-        assert_ne!(password, OLD);
+        let (user, password) = match self.turns {
+            None => (FIRST, state.server.clone()),
+            Some(_) => (memory::SECOND, state.second.clone().unwrap()),
+        };
+        assert!(password != OLD && password != IDLE);
         assert_eq!(state.vault.current.as_ref().unwrap().secret.expose(), password);
-        assert_eq!(state.vault.previous.as_ref().unwrap().secret.expose(), OLD);
+        assert_eq!(state.vault.user.as_deref(), self.turns.map(|_| memory::SECOND));
+        let kept = state.vault.previous.as_ref().unwrap().secret.expose();
+        match self.turns {
+            None => assert_eq!(kept, OLD),
+            Some(Retirement::NoLogin) => assert_eq!((kept, state.server.as_str()), (OLD, "")),
+            Some(Retirement::Password) => {
+                assert_eq!(kept, state.server, "the idle role's password is kept");
+                assert!(kept != OLD && kept != IDLE && kept != password);
+            }
+        }
         assert!(state.vault.pending.is_empty());
         assert_eq!(state.copies[&memory::password_copy()], [OLD, &password], "one new version, not more");
-        assert_eq!(state.copies[&memory::url_copy()], [memory::url(OLD), memory::url(&password)]);
-        assert_eq!(state.application.as_deref(), Some(memory::url(&password).as_str()));
+        assert_eq!(state.copies[&memory::url_copy()], [memory::url(OLD), url_of(user, &password)]);
+        assert_eq!(state.application.as_deref(), Some(url_of(user, &password).as_str()));
         assert!(state.stories.len() <= 1, "told twice");
     }
 
     /// As before.
     fn nothing_is_changed(&self) {
         let state = self.world.state();
-        assert_eq!(state.server, OLD);
+        let resting = (self.turns == Some(Retirement::Password)).then_some(IDLE);
+        assert_eq!((state.server.as_str(), state.second.as_deref()), (OLD, resting));
         assert_eq!(state.vault.current.as_ref().unwrap().secret.expose(), OLD);
-        assert!(state.vault.pending.is_empty() && state.vault.previous.is_none());
+        assert!(state.vault.pending.is_empty() && state.vault.user.is_none());
+        assert_eq!(state.vault.previous.as_ref().map(|entry| entry.secret.expose()), resting);
         assert!(state.copies.values().all(|values| values.len() == 1));
     }
 
@@ -162,6 +208,18 @@ impl Lab {
     }
 }
 
+const FIRST: &str = "mindwelladmin";
+
+/// The roles and passwords that the server accepts.
+fn accepted(state: &memory::State) -> impl Iterator<Item = (&str, &str)> {
+    let first = Some((FIRST, state.server.as_str())).filter(|(_, password)| !password.is_empty());
+    first.into_iter().chain(state.second.as_deref().map(|password| (memory::SECOND, password)))
+}
+
+fn url_of(user: &str, password: &str) -> String {
+    memory::url(password).replace(FIRST, user)
+}
+
 fn start(plan: &pgrotate_core::plan::Plan, lease: &Lease) -> Start {
     Start {
         plan: plan.clone(),
@@ -173,8 +231,8 @@ fn start(plan: &pgrotate_core::plan::Plan, lease: &Lease) -> Start {
     }
 }
 
-fn calls_of_a_clean_run() -> usize {
-    let lab = Lab::new();
+fn calls_of_a_clean_run(turns: Option<Retirement>) -> usize {
+    let lab = Lab::of(turns);
     let (run, end) = lab.process(None, None).unwrap();
     assert!(matches!(end, End::Done), "{end:?}");
     lab.everything_is_new();
@@ -182,6 +240,15 @@ fn calls_of_a_clean_run() -> usize {
     assert_eq!(lab.world.state().stories.len(), 1);
     assert_eq!(lab.world.state().starts, 1);
     lab.world.state().calls.len()
+}
+
+fn place(turns: Option<Retirement>) -> usize {
+    WAYS.iter().position(|way| *way == turns).unwrap()
+}
+
+/// Every call of a clean run of each way.
+fn calls() -> impl Iterator<Item = (Option<Retirement>, usize)> {
+    WAYS.into_iter().flat_map(|turns| (0..calls_of_a_clean_run(turns)).map(move |call| (turns, call)))
 }
 
 #[test]
@@ -220,9 +287,9 @@ fn the_version_that_was_replaced_is_taken_out_of_use_where_the_policy_says_so() 
 
 #[test]
 fn every_call_may_fail_before_its_effect_or_lose_its_answer() {
-    for call in 0..calls_of_a_clean_run() {
+    for (turns, call) in calls() {
         for fault in [Fault::Before, Fault::Lost, Fault::After] {
-            let lab = Lab::new();
+            let lab = Lab::of(turns);
             lab.world.state().faults.insert(call, fault);
             let (run, end) = lab.process(None, None).unwrap();
             assert!(matches!(end, End::Done), "{fault:?} at call {call}: {end:?}");
@@ -235,8 +302,8 @@ fn every_call_may_fail_before_its_effect_or_lose_its_answer() {
 /// what it answers to one.
 #[test]
 fn calls_side_by_side_may_fail_together() {
-    for call in 0..calls_of_a_clean_run() {
-        let lab = Lab::new();
+    for (turns, call) in calls() {
+        let lab = Lab::of(turns);
         lab.world.state().faults.extend([(call, Fault::Before), (call + 1, Fault::Before)]);
         let (run, end) = lab.process(None, None).unwrap();
         assert!(matches!(end, End::Done), "at call {call}: {end:?}");
@@ -246,8 +313,8 @@ fn calls_side_by_side_may_fail_together() {
 
 #[test]
 fn every_call_may_be_refused_for_good() {
-    for call in 0..calls_of_a_clean_run() {
-        let lab = Lab::new();
+    for (turns, call) in calls() {
+        let lab = Lab::of(turns);
         lab.world.state().faults.insert(call, Fault::Refuse);
         let (run, end) = lab.process(None, None).unwrap();
         lab.somebody_can_log_in();
@@ -267,15 +334,15 @@ fn every_call_may_be_refused_for_good() {
 /// next one meets a fault at each of its own calls.
 #[test]
 fn the_process_may_die_anywhere_and_the_next_one_may_meet_any_fault() {
-    let calls = calls_of_a_clean_run();
-    let mut died = 0;
-    for dies_at in 0..calls {
+    let mut died = [0; WAYS.len()];
+    for (turns, dies_at) in calls() {
+        let calls = calls_of_a_clean_run(turns);
         for second in (dies_at..dies_at + calls).map(Some).chain([None]) {
             for fault in [Fault::Before, Fault::Lost, Fault::After] {
-                let lab = Lab::new();
+                let lab = Lab::of(turns);
                 let result = lab.process(None, Some(dies_at));
                 lab.somebody_can_log_in();
-                died += usize::from(result.is_err());
+                died[place(turns)] += usize::from(result.is_err());
                 let run = lab.run();
                 if lab.state(run).phase == Phase::Finished {
                     continue;
@@ -290,13 +357,16 @@ fn the_process_may_die_anywhere_and_the_next_one_may_meet_any_fault() {
             }
         }
     }
-    assert!(died > calls, "the process has to die for this test to mean something; it died {died} times");
+    for turns in WAYS {
+        let (died, calls) = (died[place(turns)], calls_of_a_clean_run(turns));
+        assert!(died > calls, "the process has to die for this test to mean something; it died {died} times");
+    }
 }
 
 #[test]
 fn a_run_can_be_called_off_until_the_server_may_know() {
-    for dies_at in 0..calls_of_a_clean_run() {
-        let lab = Lab::new();
+    for (turns, dies_at) in calls() {
+        let lab = Lab::of(turns);
         if lab.process(None, Some(dies_at)).is_ok() {
             continue;
         }
@@ -327,11 +397,10 @@ fn a_run_can_be_called_off_until_the_server_may_know() {
 /// the process dies: the next one drops it and says what the first one would have said.
 #[test]
 fn the_process_may_die_while_a_run_is_called_off() {
-    let clean = calls_of_a_clean_run();
     let mut died = 0;
-    for refused in 0..clean {
-        for later in 1..=2 {
-            let lab = Lab::new();
+    for (turns, refused) in calls() {
+        for later in 1..=4 {
+            let lab = Lab::of(turns);
             lab.world.state().faults.insert(refused, Fault::Refuse);
             if lab.process(None, Some(refused + later)).is_ok() {
                 continue;

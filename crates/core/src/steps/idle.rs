@@ -4,14 +4,14 @@
 use crate::error::{Error, Kind, Result};
 use crate::journal::{Effect, Outcome};
 use crate::keyring::Keys;
-use crate::plan::{Action, Retirement, Step};
+use crate::plan::{Action, Retirement};
 use crate::provider::{Change, Login};
 use crate::rotation::{Role, Rotation, Twin, gone};
 use crate::run::RunState;
 use crate::secret::Secret;
 
 /// Makes the password with which the role that was live will rest, or finds the one that an earlier try has staged.
-pub(crate) async fn stage(rotation: &Rotation, step: &Step, run: &RunState) -> Result<Outcome> {
+pub(crate) async fn stage(rotation: &Rotation, run: &RunState) -> Result<Outcome> {
     let keys = rotation.keys(run).await?;
     let found = async || Ok(Keys::find_idle(run.run, &rotation.vault.read().await?, |_| true));
     let outcome = |idle: Secret, outcome: Outcome| {
@@ -19,21 +19,19 @@ pub(crate) async fn stage(rotation: &Rotation, step: &Step, run: &RunState) -> R
         rotation.keyring.keep(run.run, Keys { idle: Some(idle), ..Keys::clone(&keys) });
         Outcome { fingerprint, ..outcome }
     };
-    if run.step(&step.id).may_have_happened
-        && let Some(idle) = found().await?
-    {
+    // Asked in any case: a try that failed for good may have failed behind its effect.
+    if let Some(idle) = found().await? {
         return Ok(outcome(idle, Outcome::already_done()));
     }
     let resting = rotation.role(rotation.other(keys.seat));
     let idle = rotation.policy.generate(&resting.target.user, &*rotation.entropy)?;
     rotation.vault.stage(run.run, &idle).await?;
     // Read back before the server hears of it, as for the password that is used.
-    match found().await.map_err(Error::unknown)? {
+    match found().await? {
         Some(stored) if stored == idle => Ok(outcome(idle, Outcome::changed())),
         _ => Err(Error::new(Kind::Corrupt, format!("stage a password in {}", rotation.vault.id()))
             .because("the vault of record does not give back what was stored")
-            .hint("the new password is in use and proven; look at the vault of record, then `pgrotate resume`")
-            .unknown()),
+            .hint("the new password is in use and proven; look at the vault of record, then `pgrotate resume`")),
     }
 }
 
