@@ -295,7 +295,8 @@ fn kept(logins: &str) -> String {
          and own.classid not in ('pg_catalog.pg_default_acl'::regclass, 'pg_catalog.pg_auth_members'::regclass)\n\
          union all select role.rolname::text, 'keeps in', 'USAGE, CREATE ON SCHEMA ' || quote_ident(space.nspname), '' \
          from ({things}) thing(space, owner) join pg_catalog.pg_roles role on role.oid = thing.owner \
-         join pg_catalog.pg_namespace space on space.oid = thing.space where role.rolname in ({logins})\n\
+         join pg_catalog.pg_namespace space on space.oid = thing.space \
+         where role.rolname in ({logins}) and space.nspname !~ '^pg_'\n\
          union all select role.rolname::text, 'keeps in', \
          'CREATE ON DATABASE ' || quote_ident(current_database()), '' \
          from pg_catalog.pg_namespace space join pg_catalog.pg_roles role on role.oid = space.nspowner \
