@@ -20,7 +20,7 @@ use pgrotate_core::journal::{Effect, Outcome, RunOutcome};
 use pgrotate_core::observer::Observer;
 use pgrotate_core::plan::Action;
 use pgrotate_core::provider::{Finding, Severity};
-use pgrotate_core::run::{RunState, StepStatus};
+use pgrotate_core::run::{RunState, StepStatus, Window};
 
 pub(crate) use words::{effect, outcome, seconds};
 
@@ -145,14 +145,24 @@ pub(crate) fn observer(json: bool) -> Arc<dyn Observer> {
     }
 }
 
+/// For how long the applications could not log in, and what that went to.
+pub(crate) fn window(window: &Window) -> String {
+    let words = |millis: u64| seconds(Duration::from_millis(millis));
+    let parts: Vec<String> =
+        window.parts.iter().map(|(name, millis)| format!("{name} {}", words(*millis))).collect();
+    match parts.is_empty() {
+        true => "could log in at every moment".to_owned(),
+        false => format!("could not log in for at most {}: {}", words(window.total), parts.join(", ")),
+    }
+}
+
 /// What came of a run: the copies, and how long the applications could not log in.
 pub(crate) fn summary(state: &RunState, end: &End) {
     if state.past_point_of_no_return() && !matches!(end, End::Aborted) {
         out(&format!("\n{}\n", copies(state)));
     }
-    if let (End::Done, Some(window)) = (end, state.window_ms()) {
-        let window = seconds(Duration::from_millis(window));
-        out(&format!("the application could not log in for at most {window}\n"));
+    if let (End::Done, Some(own)) = (end, state.window()) {
+        out(&format!("the application {}\n", window(&own)));
     }
     let (run, environment) = (state.run, &state.plan().environment);
     match end {

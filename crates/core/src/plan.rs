@@ -376,6 +376,20 @@ pub struct ConsumerOutline {
     pub has_sessions: bool,
 }
 
+impl ConsumerOutline {
+    /// Whether it reads this copy, or may.
+    pub fn waits(&self, copy: &CopyOutline) -> bool {
+        self.waits_for.is_empty() || self.waits_for.contains(&copy.id)
+    }
+}
+
+impl Outline {
+    /// Whether a consumer waits for this copy.
+    pub fn is_awaited(&self, copy: &CopyOutline) -> bool {
+        self.consumers.iter().any(|consumer| consumer.waits(copy))
+    }
+}
+
 /// A verification, as a strategy sees it.
 #[derive(Clone, Debug)]
 pub struct VerificationOutline {

@@ -4,6 +4,8 @@
 //! writes and recovery go through the same table, so a journal that was damaged or written
 //! out of order is found when it is read, and never guessed at.
 
+mod window;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -14,7 +16,8 @@ use crate::ids::{CopyId, RunId, StepId, VersionId};
 use crate::journal::{Event, FORMAT, Outcome, Record, RunOutcome, Start};
 use crate::lease::Generation;
 use crate::past::Published;
-use crate::plan::{Action, Plan, Step, StrategyName};
+use crate::plan::{Action, Plan, Step};
+pub use window::Window;
 
 /// Where one step stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -443,25 +446,6 @@ impl RunState {
             self.plan().of_kind(kind).filter_map(|step| self.step(&step.id).started_at).min()
         };
         first("publish").or_else(|| first("activate"))
-    }
-
-    /// The longest time for which the applications can have been unable to log in: from the
-    /// start of `install` to the proof that each of them can, in milliseconds. Without a
-    /// verification that proves it, nobody knows. Roles that take turns can both log in until all have moved.
-    pub fn window_ms(&self) -> Option<u64> {
-        if self.plan().strategy == StrategyName::Alternating {
-            return Some(0);
-        }
-        let begin = self.steps[self.plan().place(&StepId::from("install"))?].started_at?;
-        let proven = self.steps().filter_map(|(step, state)| match step.action {
-            Action::Verify { .. } => {
-                let outcome = state.outcome.as_ref()?;
-                outcome.effect_at
-            }
-            _ => None,
-        });
-        let end = proven.max()?;
-        u64::try_from(end.duration_since(begin).as_millis()).ok()
     }
 }
 

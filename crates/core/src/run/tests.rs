@@ -284,6 +284,8 @@ fn a_run_remembers_what_it_did_and_when() {
     let outcome = Outcome { effect_at: Some(seen), ..Outcome::confirmed() };
     run.start("verify/health").finish("verify/health", outcome);
     assert_eq!(run.0.window_ms(), Some(4_321));
+    let parts: Vec<u64> = run.0.window().unwrap().parts.into_iter().map(|(_, part)| part).collect();
+    assert_eq!(parts, [1_000, 2_000, 1_321, 0], "what was not waited for is no part of it");
 }
 
 /// Of a journal from elsewhere; nothing that asks for the window may fall over it.

@@ -12,8 +12,9 @@ use crate::plan::{Action, FORMAT, Outline, Plan, Retirement, StrategyName};
 /// Plans to move from one role to the other.
 pub fn plan(outline: &Outline, retirement: Retirement) -> Plan {
     let mut steps = Steps::default();
-    let promote = steps.until_promoted(outline);
-    let published = steps.publish(outline, &promote);
+    let prove = steps.until_proven(outline);
+    let promote = steps.add(Action::Promote, &[prove]);
+    let published = steps.publish(outline, |_| &promote);
     let activated = activate(outline, &mut steps, &promote, &published);
     let mut verified = verify_in_use(outline, &mut steps, &promote, &published, &activated);
 

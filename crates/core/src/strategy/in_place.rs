@@ -1,7 +1,9 @@
 //! One role, whose password changes. What the runbook does by hand.
 //!
 //! The point of no return is `install`. Between it and the consumers' activation no new
-//! connection succeeds, so nothing stands on that way that could stand elsewhere.
+//! connection succeeds, so nothing stands on that way that could stand elsewhere. The copies that consumers wait for
+//! are written as soon as the password is proven, beside `promote`: until that is done the vault of record has the
+//! password as pending, and a vault that is out of reach just then keeps no application down.
 
 use crate::ids::StepId;
 use crate::plan::{Action, ConsumerOutline, CopyOutline, FORMAT, Outline, Plan, Step, StrategyName};
@@ -9,10 +11,12 @@ use crate::plan::{Action, ConsumerOutline, CopyOutline, FORMAT, Outline, Plan, S
 /// Plans the rotation of one role in place.
 pub fn plan(outline: &Outline) -> Plan {
     let mut steps = Steps::default();
-    let promote = steps.until_promoted(outline);
-    let published = steps.publish(outline, &promote);
+    let prove = steps.until_proven(outline);
+    let promote = steps.add(Action::Promote, std::slice::from_ref(&prove));
+    let published = steps.publish(outline, |copy| if outline.is_awaited(copy) { &prove } else { &promote });
     let activated = activate(outline, &mut steps, &promote, &published);
-    let verified = verify(outline, &mut steps, &promote, &published, &activated);
+    let mut verified = verify(outline, &mut steps, &promote, &published, &activated);
+    verified.push(promote);
     let verified = soak(outline, &mut steps, verified);
     steps.wind_up(outline, verified);
     Plan {
@@ -34,7 +38,7 @@ pub(super) fn activate(
     published: &[StepId],
 ) -> Vec<StepId> {
     let one = |consumer: &ConsumerOutline| {
-        let own = |copy: &CopyOutline| consumer.waits_for.is_empty() || consumer.waits_for.contains(&copy.id);
+        let own = |copy: &CopyOutline| consumer.waits(copy);
         let after = std::iter::zip(&outline.copies, published).filter(|(copy, _)| own(copy));
         let after: Vec<StepId> = after.map(|(_, step)| step.clone()).collect();
         let after = if after.is_empty() { vec![promote.clone()] } else { after };
@@ -111,7 +115,7 @@ pub(super) fn soak(outline: &Outline, steps: &mut Steps, verified: Vec<StepId>) 
     let proofs: Vec<Action> = steps
         .0
         .iter()
-        .filter(|step| verified.contains(&step.id))
+        .filter(|step| verified.contains(&step.id) && step.action.kind() == "verify")
         .map(|step| Action::VerifyAgain { proof: Box::new(step.action.clone()) })
         .collect();
     let soaked = steps.add(Action::Soak { seconds: time.as_secs() }, &verified);
@@ -130,8 +134,8 @@ impl Steps {
         id
     }
 
-    /// Everything until the vault of record calls the new password current; gives the last of it.
-    pub(super) fn until_promoted(&mut self, outline: &Outline) -> StepId {
+    /// Everything until the new password has logged in; gives the last of it.
+    pub(super) fn until_proven(&mut self, outline: &Outline) -> StepId {
         let check = self.add(Action::Check, &[]);
         // Stage before install: a crash between them leaves a pending version and a role that
         // still works.
@@ -141,15 +145,21 @@ impl Steps {
         };
         let stage = self.add(stage, &[check]);
         let install = self.add(Action::Install, &[stage]);
-        let prove = self.add(Action::Prove, &[install]);
-        self.add(Action::Promote, &[prove])
+        self.add(Action::Prove, &[install])
     }
 
-    /// Every copy at once.
-    pub(super) fn publish(&mut self, outline: &Outline, after: &StepId) -> Vec<StepId> {
+    /// Every copy as soon as it may be written.
+    pub(super) fn publish<'a>(
+        &mut self,
+        outline: &Outline,
+        after: impl Fn(&CopyOutline) -> &'a StepId,
+    ) -> Vec<StepId> {
         let copies = outline.copies.iter();
         copies
-            .map(|copy| self.add(Action::Publish { copy: copy.id.clone() }, std::slice::from_ref(after)))
+            .map(|copy| {
+                let publish = Action::Publish { copy: copy.id.clone() };
+                self.add(publish, std::slice::from_ref(after(copy)))
+            })
             .collect()
     }
 
@@ -222,7 +232,7 @@ pub(super) mod tests {
         prove <- install
         promote <- prove
         publish/azure_key_vault:url <- promote
-        publish/azure_app_service:URL <- promote
+        publish/azure_app_service:URL <- prove
         publish/github_actions:URL <- promote
         activate/azure_app_service:api <- publish/azure_app_service:URL
         verify/azure_key_vault:url <- publish/azure_key_vault:url
@@ -234,7 +244,7 @@ pub(super) mod tests {
         verify/login elsewhere <- promote
         verify/login <- activate/azure_app_service:api
         verify/login from agent <- activate/azure_app_service:api
-        retire/azure_key_vault:url <- verify/azure_key_vault:url verify/azure_app_service:URL verify/github_actions:URL verify/alembic verify/healthz verify/sessions of azure_app_service:api verify/login elsewhere verify/login verify/login from agent
+        retire/azure_key_vault:url <- verify/azure_key_vault:url verify/azure_app_service:URL verify/github_actions:URL verify/alembic verify/healthz verify/sessions of azure_app_service:api verify/login elsewhere verify/login verify/login from agent promote
         record/changelog <- retire/azure_key_vault:url
         ");
     }
@@ -261,7 +271,8 @@ pub(super) mod tests {
             plan.of_kind("verify").filter(|step| step.action == *step.action.proof()).collect();
         let soak = plan.step(&"soak".into()).unwrap();
         assert_eq!(soak.action, Action::Soak { seconds: 600 });
-        assert_eq!(soak.after, first.iter().map(|step| step.id.clone()).collect::<Vec<_>>());
+        let proven = first.iter().map(|step| step.id.clone());
+        assert_eq!(soak.after, proven.chain(["promote".into()]).collect::<Vec<_>>());
         for proof in &first {
             let again = StepId::new(format!("verify-again/{}", proof.action.subject().unwrap()));
             let again = plan.step(&again).unwrap();

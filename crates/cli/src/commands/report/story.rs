@@ -296,9 +296,9 @@ fn facts(state: &RunState, lines: &Lines) -> Vec<Fact> {
     fact("began", state.started_at.to_string());
     moments(lines).into_iter().for_each(|(name, at)| fact(name, at.to_string()));
     fact("took", words(since(state.started_at, state.moved_at)));
-    let window = state.window_ms().map_or_else(
+    let window = state.window().map_or_else(
         || "unseen: no check has told when the applications could log in again".to_owned(),
-        |window| format!("the applications could not log in for at most {}", words(window)),
+        |window| format!("the applications {}", display::window(&window)),
     );
     if state.past_point_of_no_return() {
         fact("outage window", window);
@@ -405,8 +405,9 @@ fn in_words(outcome: &Outcome) -> String {
 
 /// From the start of `install` to the last proof that an application can log in, in milliseconds of the run.
 fn window(state: &RunState) -> Option<(u64, u64)> {
+    let length = state.window_ms().filter(|length| *length > 0)?;
     let from = since(state.started_at, state.step(&StepId::from("install")).started_at?);
-    Some((from, from + state.window_ms()?))
+    Some((from, from + length))
 }
 
 fn since(from: Timestamp, to: Timestamp) -> u64 {
