@@ -10,20 +10,35 @@ use crate::lab::Lab;
 use crate::ways::Agent;
 
 /// A client that logs in and stays, as a pool does.
-struct Client(Child);
+pub(crate) struct Client(Child);
 
 impl Client {
     fn log_in(lab: &Lab, environment: &str, name: &str) -> Self {
         let postgres = lab.state()[environment]["postgres"].clone();
+        let login = (postgres["user"].as_str().unwrap(), postgres["password"].as_str().unwrap());
+        Self::begin(&postgres, login, name, lab, || sessions(lab, environment).iter().any(|own| own == name))
+    }
+
+    /// As another role of `dev`; `is_in` tells whether it has come in.
+    pub(crate) fn log_in_as(lab: &Lab, login: (&str, &str), name: &str, is_in: impl Fn() -> bool) -> Self {
+        Self::begin(&lab.state()["dev"]["postgres"], login, name, lab, is_in)
+    }
+
+    fn begin(
+        postgres: &Value,
+        (user, password): (&str, &str),
+        name: &str,
+        lab: &Lab,
+        is_in: impl Fn() -> bool,
+    ) -> Self {
         let target = format!(
-            "host=127.0.0.1 port={} user={} dbname={} sslmode=require application_name={name}",
+            "host=127.0.0.1 port={} user={user} dbname={} sslmode=require application_name={name}",
             postgres["port"],
-            postgres["user"].as_str().unwrap(),
             postgres["database"].as_str().unwrap()
         );
         let mut psql = Command::new("psql")
             .args([&target, "-AtX"])
-            .env("PGPASSWORD", postgres["password"].as_str().unwrap())
+            .env("PGPASSWORD", password)
             .stdin(Stdio::piped())
             .stdout(Stdio::null())
             .stderr(Stdio::null())
@@ -31,7 +46,7 @@ impl Client {
             .unwrap();
         psql.stdin.as_mut().unwrap().write_all(b"select 1;\n").unwrap();
         let client = Self(psql);
-        lab.wait_for("a client to log in", || sessions(lab, environment).iter().any(|own| own == name));
+        lab.wait_for("a client to log in", is_in);
         client
     }
 }

@@ -29,5 +29,6 @@ mod stop;
 mod taken_away;
 mod throttling;
 mod trace;
+mod turns;
 mod watch;
 mod ways;

@@ -82,7 +82,9 @@ impl PostgresPair {
 
     fn mend(&self) -> String {
         let environment = &self.roles[0].shared.environment;
-        format!("pgrotate roles prepare {environment} shows the SQL that makes it so, and --apply carries it out")
+        format!(
+            "pgrotate roles prepare {environment} shows the SQL that makes it so, and --apply carries it out"
+        )
     }
 
     /// What stands in the way of the two taking turns.
@@ -241,7 +243,9 @@ impl Authority for PostgresTwin {
 
 /// Names as SQL writes them.
 fn listed<'a>(names: impl IntoIterator<Item = &'a str>) -> String {
-    let quoted: BTreeSet<String> =
-        names.into_iter().map(|name| postgres_protocol::escape::escape_literal(name).trim().to_owned()).collect();
+    let quoted: BTreeSet<String> = names
+        .into_iter()
+        .map(|name| postgres_protocol::escape::escape_literal(name).trim().to_owned())
+        .collect();
     quoted.into_iter().collect::<Vec<_>>().join(", ")
 }

@@ -159,8 +159,11 @@ impl Facts {
     pub(super) fn lacking_by_group<'a>(&self, names: &Names<'a>) -> Vec<Difference<'a>> {
         let Names { first, owner, .. } = *names;
         let itself = |own: &Difference<'_>| own.aspect == "membership" && own.thing.text == quoted(owner);
-        let mut found: Vec<Difference<'a>> =
-            ACTED.iter().flat_map(|aspect| self.lacking(owner, first, aspect)).filter(|own| !itself(own)).collect();
+        let mut found: Vec<Difference<'a>> = ACTED
+            .iter()
+            .flat_map(|aspect| self.lacking(owner, first, aspect))
+            .filter(|own| !itself(own))
+            .collect();
         let active = |own: &Difference<'_>| ACTIVE.contains(&own.thing.text.as_str());
         found.extend(self.lacking(owner, first, "attribute").filter(active));
         found

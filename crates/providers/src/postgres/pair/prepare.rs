@@ -10,7 +10,12 @@ use super::facts::{ACTIVE, Difference, Facts, Names, Thing, quoted};
 use super::{PostgresPair, verifier};
 
 impl PostgresPair {
-    pub(super) fn preparation(&self, facts: &Facts, live: Seat, idle: Option<&Secret>) -> Result<Preparation> {
+    pub(super) fn preparation(
+        &self,
+        facts: &Facts,
+        live: Seat,
+        idle: Option<&Secret>,
+    ) -> Result<Preparation> {
         Maker { facts, names: self.names(), live, closes: self.closes }.make(idle)
     }
 }
@@ -41,7 +46,8 @@ impl Maker<'_> {
     fn make(&self, idle: Option<&Secret>) -> Result<Preparation> {
         let mut statements: Vec<Statement> = self.group().into_iter().map(plain).collect();
         statements.extend(self.twin(idle)?);
-        let rest = [self.memberships(), self.privileges(), self.ownership(), self.defaults(), self.settings()];
+        let rest =
+            [self.memberships(), self.privileges(), self.ownership(), self.defaults(), self.settings()];
         statements.extend(rest.into_iter().flatten().map(plain));
         Ok(Preparation { statements, by_hand: self.by_hand() })
     }
@@ -79,7 +85,8 @@ impl Maker<'_> {
             // What a new role has by itself is not said: some of it is a superuser's alone to say.
             let usual = |thing: &&Thing| {
                 let text = thing.text.as_str();
-                (text.starts_with("NO") && text != "NOINHERIT") || matches!(text, "INHERIT" | "CONNECTION LIMIT -1")
+                (text.starts_with("NO") && text != "NOINHERIT")
+                    || matches!(text, "INHERIT" | "CONNECTION LIMIT -1")
             };
             let attributes = self.facts.things(first, "attribute").filter(|thing| !usual(thing));
             let attributes: String = attributes.map(|thing| format!(" {}", thing.text)).collect();
@@ -95,7 +102,11 @@ impl Maker<'_> {
             );
         }
         if let Some(password) = password {
-            statements.push(with_password(&format!("ALTER ROLE {} LOGIN", quoted(self.idle())), password, "")?);
+            statements.push(with_password(
+                &format!("ALTER ROLE {} LOGIN", quoted(self.idle())),
+                password,
+                "",
+            )?);
         } else if !self.closes && self.facts.exists(self.idle()) && !self.facts.may_log_in(self.idle()) {
             statements.push(plain(format!("ALTER ROLE {} LOGIN", quoted(self.idle()))));
         }
@@ -161,10 +172,13 @@ impl Maker<'_> {
 
     fn defaults(&self) -> Vec<String> {
         let Names { first, second, owner } = self.names;
-        let lacking = [first, second].into_iter().flat_map(|other| self.facts.lacking(owner, other, "default"));
+        let lacking =
+            [first, second].into_iter().flat_map(|other| self.facts.lacking(owner, other, "default"));
         let statement = |own: Difference<'_>| {
             let Thing { text, suffix } = own.thing;
-            format!("ALTER DEFAULT PRIVILEGES FOR ROLE {} {text} {suffix}", quoted(owner)).trim_end().to_owned()
+            format!("ALTER DEFAULT PRIVILEGES FOR ROLE {} {text} {suffix}", quoted(owner))
+                .trim_end()
+                .to_owned()
         };
         let mut statements: Vec<String> = lacking.map(statement).collect();
         statements.dedup();
@@ -195,7 +209,8 @@ impl Maker<'_> {
         let Names { first, second, owner } = self.names;
         let mut notes: Vec<String> = Vec::new();
         for aspect in ["policy", "user mapping"] {
-            let lacking = [first, second].into_iter().flat_map(|other| self.facts.lacking(owner, other, aspect));
+            let lacking =
+                [first, second].into_iter().flat_map(|other| self.facts.lacking(owner, other, aspect));
             notes.extend(lacking.map(|own| format!("{}: {own}", own.role)));
         }
         for role in [first, second] {
