@@ -9,6 +9,7 @@ mod sharing;
 use std::path::Path;
 use std::sync::Arc;
 
+use pgrotate_core::database_url::Target;
 use pgrotate_core::env::testing::{ManualClock, SeededEntropy};
 use pgrotate_core::rotation::Rotation;
 use pgrotate_core::{Environment, FingerprintKey, Secret};
@@ -373,13 +374,34 @@ fn the_example_is_what_the_runbook_says() {
     verify/log
     verify/sessions of azure_app_service:mindwell-staging-api
     verify/sessions of unmanaged:migrations
-    verify/login
     verify/login elsewhere
+    verify/login
     record/changelog
     record/on-call
     record/github_issue
     record/jira
     ");
+}
+
+/// Each role has its own name everywhere that its password is tried, and nothing else is another one's.
+#[test]
+fn two_roles_that_take_turns_share_everything_but_their_names() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../examples/mindwell/pgrotate.toml");
+    let text = std::fs::read_to_string(&path).unwrap();
+    let (before, rest) = text.split_once("[authority]\n").unwrap();
+    let rest = &rest[rest.find("\n[").unwrap()..];
+    let text = format!("strategy = \"alternating\"\n{before}[authority]\nkind = \"postgres\"\n{rest}");
+    let config = Config::parse(&path, text).unwrap_or_else(|report| panic!("{}", shown(&report)));
+    let rotation = rotation(&config, "dev");
+    let twin = rotation.twin.as_ref().unwrap();
+    assert_eq!(
+        (twin.target.user.as_str(), rotation.target.user.as_str()),
+        ("mindwelladmin_b", "mindwelladmin")
+    );
+    assert_eq!(Target { user: rotation.target.user.clone(), ..twin.target.clone() }, rotation.target);
+    assert_eq!(twin.elsewhere.len(), rotation.around.elsewhere.len());
+    assert_ne!(twin.authority.location(), rotation.authority.location());
+    assert_eq!(rotation.plan().steps.iter().filter(|step| step.action.kind() == "retire").count(), 3);
 }
 
 /// What stands there commented out is what else there is, and can be taken as it is.

@@ -113,7 +113,7 @@ fn unknown_keys() {
        `----
      help: there are: project, confirm, credentials_file, ca_file, evidence, environments, database,
            password, azure, github, aws, onepassword, vault, authority, sinks, consumers, checks,
-           records, vantages, census, proven_first, proven_within
+           records, vantages, census, strategy, roles, proven_first, proven_within
     "#);
     insta::assert_snapshot!(rejected(&with("value = \"{password}\"", "vlaue = \"{password}\"")), @r#"
      x no template variable {password} here; there are {ENV}, {env}, {group}
