@@ -7,6 +7,7 @@ use serde::Serialize;
 use crate::error::Result;
 use crate::ids::{CopyId, Environment, VersionId};
 use crate::past::Published;
+use crate::plan::Retirement;
 use crate::provider::{Content, Entry, Login, Seat, VaultState};
 use crate::rotation::{Copy, Rotation};
 use crate::secret::{Fingerprint, Secret};
@@ -281,7 +282,11 @@ async fn server_status(rotation: &Rotation, state: &VaultState) -> ServerStatus 
         match rotation.role(live).verifier.login(&entry.secret).await {
             Ok(Login::Accepted) => {
                 let fingerprint = Some(rotation.key.fingerprint(&entry.secret));
-                return ServerStatus { target, state: standing, fingerprint, note: note.map(str::to_owned) };
+                let note = match note {
+                    Some(note) => Some(note.to_owned()),
+                    None => unready(rotation, live, state).await,
+                };
+                return ServerStatus { target, state: standing, fingerprint, note };
             }
             Ok(Login::Refused) => {}
             Err(error) => return unknown_server(target, State::Unreachable, format!("{error:#}")),
@@ -289,6 +294,22 @@ async fn server_status(rotation: &Rotation, state: &VaultState) -> ServerStatus 
     }
     let note = Some("it accepts none of the passwords that the vault of record holds".to_owned());
     ServerStatus { target, state: State::Stale, fingerprint: None, note }
+}
+
+/// Whether the role that is idle could take over, where two take turns. If not, nobody is hurt until the next rotation.
+async fn unready(rotation: &Rotation, live: Seat, state: &VaultState) -> Option<String> {
+    let rests = rotation.twin.as_ref().is_some_and(|twin| twin.retirement == Retirement::Password);
+    // While a run is on its way the idle role has what is pending.
+    if !rests || !state.pending.is_empty() {
+        return None;
+    }
+    let idle = rotation.role(live.other());
+    let ready = match &state.previous {
+        Some(kept) => matches!(idle.verifier.login(&kept.secret).await, Ok(Login::Accepted) | Err(_)),
+        None => false,
+    };
+    let mend = format!("pgrotate roles prepare {}", rotation.environment);
+    (!ready).then(|| format!("{} could not take over; {mend} shows what it needs", idle.target.user))
 }
 
 fn unknown_server(target: String, state: State, why: String) -> ServerStatus {

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use pgrotate_core::by_hand::{Instruction, Language, Part};
 use pgrotate_core::rotation::{BoundConsumer, Rotation};
-use pgrotate_core::{CopyId, FingerprintKey};
+use pgrotate_core::{CopyId, Error, FingerprintKey, Kind};
 use serde_json::json;
 
 use crate::app::{App, known};
@@ -52,6 +52,12 @@ pub(crate) async fn run(app: &App, args: Args) -> Result<Status, Failure> {
         entropy: Arc::clone(&app.entropy),
     };
     let rotation = config.rotation(&environment, deps)?;
+    if rotation.twin.is_some() {
+        let error = Error::new(Kind::Config, format!("write the runbook of {environment}"))
+            .because("its two roles take turns, and the runbook is for one role")
+            .hint(format!("what a run does, in order: pgrotate plan {environment}"));
+        return Err(error.into());
+    }
     let language = match args.lang {
         Lang::En => Language::English,
         Lang::Ru => Language::Russian,

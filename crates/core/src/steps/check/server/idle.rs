@@ -87,3 +87,66 @@ async fn look_at_resting(
     }
     report
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use futures::FutureExt;
+
+    use super::super::super::{Asked, look};
+    use super::*;
+    use crate::env::testing::{ManualClock, SeededEntropy};
+    use crate::env::{Clock, Entropy};
+    use crate::memory::{self, Memory};
+
+    /// What a check says that blocks, of a world in which this is so.
+    fn blocking(retirement: Retirement, so: impl Fn(&mut memory::State)) -> Vec<String> {
+        let clock: Arc<dyn Clock> = Arc::new(ManualClock::at_second(0));
+        let entropy: Arc<dyn Entropy> = Arc::new(SeededEntropy::new(1));
+        let world: Memory = memory::world("live");
+        so(&mut world.state());
+        let rotation = memory::alternating(&world, &clock, &entropy, retirement);
+        let asked = Asked { ticket: None, overrides: &Overrides::default() };
+        let report = look(&rotation, asked, None).now_or_never().unwrap();
+        let blocks = report.findings.into_iter().filter(|own| own.severity == Severity::Blocks);
+        blocks.map(|own| format!("{}: {}", own.subject, own.what)).collect()
+    }
+
+    fn kept(password: &str) -> Option<Entry> {
+        Some(Entry { secret: Secret::new(password), run: None })
+    }
+
+    #[test]
+    fn a_role_that_could_not_take_over_is_found_before() {
+        let nothing = blocking(Retirement::Password, |state| state.second = Some("resting".into()));
+        assert_eq!(
+            nothing,
+            ["memory:vault: it keeps no password of mindwelladmin_b, the role that would take over"]
+        );
+        let other = blocking(Retirement::Password, |state| {
+            state.second = Some("resting".into());
+            state.vault.previous = kept("another");
+        });
+        assert_eq!(
+            other,
+            ["mindwelladmin_b: the server refuses the password that memory:vault keeps for it"]
+        );
+        let good = blocking(Retirement::Password, |state| {
+            state.second = Some("resting".into());
+            state.vault.previous = kept("resting");
+        });
+        assert_eq!(good, Vec::<String>::new());
+        assert_eq!(blocking(Retirement::NoLogin, |_| {}), Vec::<String>::new(), "it needs no password");
+    }
+
+    #[test]
+    fn the_vault_of_record_may_call_the_second_role_live() {
+        let turned = blocking(Retirement::Password, |state| {
+            (state.server, state.second) = ("resting".into(), Some("live".into()));
+            state.vault.user = Some(memory::SECOND.into());
+            state.vault.previous = kept("resting");
+        });
+        assert_eq!(turned, Vec::<String>::new());
+    }
+}
