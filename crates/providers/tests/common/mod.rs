@@ -216,6 +216,7 @@ pub(crate) fn shared(target: Target, mode: TlsMode, ca: Option<Vec<u8>>) -> Shar
         environment: Environment::from("dev"),
         target,
         azure: Default::default(),
+        budgets: Default::default(),
         looks: Default::default(),
         clocks: Default::default(),
         database_tls: DatabaseTls { mode, ca_file: None },
