@@ -36,6 +36,8 @@ const GITHUB_POINTS: Limit = Limit::Window { number: 900, within: Duration::from
 const GITHUB_MADE: Limit = Limit::Window { number: 80, within: Duration::from_secs(60) };
 /// And 500 an hour (same place).
 const GITHUB_MADE_AN_HOUR: Limit = Limit::Window { number: 500, within: Duration::from_secs(3600) };
+/// As much of that as a run waits for at one time.
+const AT_ONE_TIME: u32 = 40;
 /// How many requests GitHub takes at the same time (same place).
 const GITHUB_AT_ONCE: usize = 100;
 /// AWS Secrets Manager's writes, all kinds of them together: 50 a second for each account and region ("AWS Secrets
@@ -144,9 +146,12 @@ impl Budgets {
     /// for an hour between the change of the server and the last copy, with a lease that has to be kept.
     pub async fn room_for(&self, clock: &dyn Clock, host: &str, plan: &Plan) {
         let made = plan.steps.iter().filter(|step| makes_at_github(&step.action)).count();
-        // More than a window allows comes in parts, as it will be sent.
-        for _ in 0..made {
-            take_all(self.made(clock, host, 1).await, clock);
+        let mut left = u32::try_from(made).unwrap_or(u32::MAX);
+        while left > 0 {
+            // More than a minute allows comes in parts, as it will be sent.
+            let part = left.min(AT_ONE_TIME);
+            take_all(self.made(clock, host, part).await, clock);
+            left -= part;
         }
     }
 }
