@@ -1,7 +1,7 @@
 //! What a fleet costs us, and how long the vendors make it take: part of `make bench`.
 //!
 //! `own N AT_ONCE` rotates N environments over providers that answer at once, with the real journal and the real evidence in a folder
-//! beside the build's files. Whoever starts it counts time and memory of the process. `limits N AT_ONCE own|one` does it with
+//! beside the build's files. Whoever starts it counts the time of the process. `limits N AT_ONCE own|one` does it with
 //! vendors that take their time, all of it virtual, and a subscription each or one for all.
 //!
 //! In both, what waits for a budget waits in virtual time, and the vendors count for themselves what they are asked.
@@ -39,6 +39,13 @@ fn played(shape: Shape, folder: &Path) -> Played {
     play(shape, store, &around)
 }
 
+/// The most memory that this process has had. What `wait4` says begins with that of the process it was made by.
+fn peak_kilobytes() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
+    line.split_whitespace().next().unwrap().parse().unwrap()
+}
+
 fn main() {
     // Cargo adds an argument of its own.
     let arguments: Vec<String> = std::env::args().skip(1).filter(|argument| argument != "--bench").collect();
@@ -61,6 +68,7 @@ fn main() {
         serde_json::json!({
             "environments": shape.environments, "most_in_hand": most_in_hand, "requests": requests,
             "violations": toll.violations.values().sum::<u64>(), "took_s": took.as_secs_f64(),
+            "peak_kb": peak_kilobytes(),
             "longest_run_s": longest.as_secs_f64(), "limit": toll.shortest.limit,
             "quotient_s": toll.shortest.quotient.as_secs_f64(), "shortest_s": toll.shortest.possible.as_secs_f64(),
         })
