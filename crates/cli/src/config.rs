@@ -42,6 +42,7 @@ use pgrotate_core::{Environment, FingerprintKey};
 use pgrotate_evidence::{Signer, Trusted};
 use pgrotate_providers::Shared;
 use pgrotate_providers::azure::Accounts;
+use pgrotate_providers::budget::Budgets;
 use pgrotate_providers::clocks::Clocks;
 use pgrotate_providers::credentials::Credentials;
 use pgrotate_providers::http::Client;
@@ -91,6 +92,8 @@ pub(crate) struct Config {
     warnings: Vec<String>,
     /// Azure's sign-ins, by the files that they depend on: credentials and CA.
     azure: Mutex<BTreeMap<[Option<String>; 2], Accounts>>,
+    /// What the vendors allow is for all environments together.
+    budgets: Budgets,
     registry: &'static dyn Registry,
 }
 
@@ -163,6 +166,7 @@ impl Config {
             drafts,
             warnings,
             azure: Mutex::default(),
+            budgets: Budgets::default(),
             registry,
         };
         config.check(&mut problems);
@@ -214,6 +218,7 @@ impl Config {
             ca: None,
             vendors: settings.vendors.clone(),
             azure: Accounts::default(),
+            budgets: self.budgets.clone(),
             looks: Looks::default(),
             clocks: Clocks::default(),
             base: self.base.clone(),

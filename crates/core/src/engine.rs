@@ -6,7 +6,7 @@
 mod keep;
 mod runs;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -173,8 +173,13 @@ impl<S: Journal + Leases> Engine<S> {
         .await
     }
 
+    /// Whether the process has been asked to begin nothing more.
+    pub fn is_stopping(&self) -> bool {
+        self.stop.load(Ordering::Relaxed)
+    }
+
     fn stop(&self) -> impl Fn() -> bool + Send + Sync {
-        || self.stop.load(Ordering::Relaxed)
+        || self.is_stopping()
     }
 
     fn guarded<'a>(&'a self, world: &'a dyn World, held: &'a Held) -> Guarded<'a> {

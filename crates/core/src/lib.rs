@@ -15,6 +15,7 @@
 //!    table of legal transitions.
 //! 5. A [`Lease`](lease::Lease) with a generation keeps a second writer out; the
 //!    [`Engine`](engine::Engine) holds it while a run begins, goes on or is called off.
+//! 6. A [`Fleet`](fleet::Fleet) does that for many environments, so many of them at once.
 //!
 //! The journal remembers references (version ids, fingerprints), never values: a
 //! [`Secret`](secret::Secret) can't be serialised, so journalling one does not compile.
@@ -29,6 +30,7 @@ pub mod engine;
 pub mod env;
 pub mod error;
 pub mod executor;
+pub mod fleet;
 pub mod ids;
 pub mod journal;
 pub mod keyring;

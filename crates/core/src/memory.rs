@@ -96,6 +96,11 @@ impl Memory {
         self.0.lock().expect("no holder of this lock panics")
     }
 
+    /// The copy of this id.
+    pub fn sink(&self, id: CopyId) -> MemorySink {
+        MemorySink(self.clone(), id)
+    }
+
     /// Lets a call through the gate. In a process that is dead nothing ever returns.
     async fn call<T>(
         &self,
@@ -437,7 +442,7 @@ impl Recorder for Memory {
 pub fn rotation(memory: &Memory, clock: &Arc<dyn Clock>, entropy: &Arc<dyn Entropy>) -> Rotation {
     let target = target();
     let copy = |id: &CopyId, template: &str| Copy {
-        sink: Box::new(MemorySink(memory.clone(), id.clone())),
+        sink: Box::new(memory.sink(id.clone())),
         template: Template::parse(template).expect("a template of this file"),
         retire: false,
     };

@@ -10,7 +10,7 @@ use std::time::Duration;
 use futures::FutureExt;
 use pgrotate_core::env::testing::{ManualClock, SeededEntropy};
 use pgrotate_core::env::{Clock, Entropy};
-use pgrotate_core::executor::{End, Executor, Patience};
+use pgrotate_core::executor::{End, Executor, Patience, World};
 use pgrotate_core::ids::{Environment, RunId};
 use pgrotate_core::journal::{Journal, MemoryJournal, RunOutcome, Start};
 use pgrotate_core::lease::{Generation, Lease};
@@ -417,6 +417,17 @@ fn the_process_may_die_while_a_run_is_called_off() {
         }
     }
     assert!(died > 0, "no process died while it called a run off");
+}
+
+/// What a run that is done may have left behind can be dropped, and nothing of it is undone with that.
+#[test]
+fn to_drop_what_a_done_run_has_left_undoes_nothing() {
+    for turns in WAYS {
+        let lab = Lab::of(turns);
+        let (run, _) = lab.process(None, None).unwrap();
+        lab.rotation().discard(&lab.state(run)).now_or_never().unwrap().unwrap();
+        lab.everything_is_new();
+    }
 }
 
 #[test]

@@ -4,12 +4,15 @@
 //! The journal is what runs live by, and the evidence is made from it afterwards: no step waits for it. A process that
 //! dies between the two leaves that to the next one, which says that it came late. Appended is in one write, under a
 //! lock, so that two processes never write between each other's lines.
+//!
+//! A process that appends again and again goes through the file and the journal once, and then only as far as they have grown: else
+//! ten thousand runs would read ten thousand times what ten thousand runs have left.
 
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{BufReader, Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
@@ -34,6 +37,8 @@ const PAUSE: Duration = Duration::from_millis(20);
 pub struct Evidence {
     path: PathBuf,
     author: Author,
+    /// What the file held when this process had last written it.
+    left: Arc<Mutex<Option<Survey>>>,
 }
 
 /// What came of an append.
@@ -60,7 +65,8 @@ impl Evidence {
     /// Of this folder, to be written in this user's name.
     pub fn of(home: &Home, user: String) -> Self {
         let version = env!("CARGO_PKG_VERSION").to_owned();
-        Self { path: home.evidence(), author: Author { user, host: holder::host(), version } }
+        let author = Author { user, host: holder::host(), version };
+        Self { path: home.evidence(), author, left: Arc::default() }
     }
 
     /// Who writes it here.
@@ -69,7 +75,8 @@ impl Evidence {
     }
 
     /// Appends what the journal has and the evidence has not: of this run all that there is, of others what is over or
-    /// waits for a person. Nothing is written twice. The key is asked for only if there is something to sign.
+    /// waits for a person. Nothing is written twice. The key is asked for only if there is something to sign. The others
+    /// are looked for once: what a process has not found then is for the next one.
     ///
     /// # Errors
     /// When the file can't be read or written, or the journal as a whole can't be read. Then a later call does it.
@@ -80,37 +87,58 @@ impl Evidence {
         signer: impl FnOnce() -> Result<Arc<Signer>>,
         now: Timestamp,
     ) -> Result<Appended> {
-        let lengths = store.lengths()?;
+        let left = self.left.lock().expect("no holder of this lock panics").take();
+        let lengths = match (own, &left) {
+            (Some(own), Some(_)) => vec![(own, store.length(own)?)],
+            _ => store.lengths()?,
+        };
         if lengths.is_empty() && !self.path.exists() {
             return Ok(Appended::default());
         }
         let mut file = self.open()?;
-        let survey = Survey::of(&mut BufReader::new(&file)).map_err(|error| self.failed(&error))?;
+        let mut survey = self.survey(&file, left).map_err(|error| self.failed(&error))?;
         let mut done = Appended::default();
         let due = due(store, &lengths, &survey, own, &mut done.unread).await;
         if due.is_empty() {
+            self.leave(survey);
             return Ok(done);
         }
         let (signer, at) = (signer()?, now.to_string());
-        let mut batch = Batch::after(survey.tip);
+        let (mut batch, mut known) = (Batch::after(survey.tip), Vec::new());
         for due in due {
             let dropped = survey.dropped.as_ref().filter(|_| done.runs.is_empty());
-            self.project(&due, &mut batch, (&at, dropped), &signer)?;
+            let entries = self.project(&due, &mut batch, (&at, dropped), &signer)?;
+            known.push((due.run.to_string(), entries));
             done.runs.push((due.run, due.late));
         }
         self.write(&mut file, &survey, batch.bytes()).map_err(|error| self.failed(&error))?;
-        done.dropped = survey.dropped;
+        done.dropped = survey.dropped.take();
+        survey.entries.extend(known);
+        self.leave(Survey { tip: batch.tip(), length: survey.length + batch.bytes().len() as u64, ..survey });
         Ok(done)
     }
 
-    /// What a run's entries are as lines.
+    /// What the file holds: as it was left, if nobody has written to it since, else gone through.
+    fn survey(&self, file: &File, left: Option<Survey>) -> std::io::Result<Survey> {
+        let length = file.metadata()?.len();
+        match left {
+            Some(left) if left.dropped.is_none() && left.length == length => Ok(left),
+            _ => Survey::of(&mut BufReader::new(file)),
+        }
+    }
+
+    fn leave(&self, survey: Survey) {
+        *self.left.lock().expect("no holder of this lock panics") = Some(survey);
+    }
+
+    /// What a run's entries are as lines; gives how many of the run are known then.
     fn project(
         &self,
         due: &Due,
         batch: &mut Batch,
         (at, dropped): (&str, Option<&Dropped>),
         signer: &Signer,
-    ) -> Result<()> {
+    ) -> Result<u64> {
         let Some(Event::RunStarted(start)) = due.records.first().map(|record| &record.event) else {
             return Err(Error::internal("a run without a beginning was read"));
         };
@@ -125,7 +153,7 @@ impl Evidence {
         }
         let seal = Seal { entries, at, by: &self.author, late: due.late, dropped };
         batch.seal(subject, seal, signer);
-        Ok(())
+        Ok(entries)
     }
 
     /// The file, which nobody else writes as long as it is open.

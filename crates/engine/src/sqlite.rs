@@ -86,6 +86,15 @@ impl SqliteStore {
         self.look(|transaction| headings(transaction, None)?.into_iter().rev().map(length).collect())
     }
 
+    /// How many entries this run has; none if there is no such run.
+    ///
+    /// # Errors
+    /// When the journal can't be read.
+    pub fn length(&self, run: RunId) -> Result<u64> {
+        let heading = self.look(|transaction| Heading::read(transaction, run))?;
+        heading.map_or(Ok(0), |heading| unsigned(heading.length))
+    }
+
     /// Runs a transaction. What `after` does with its result comes after the commit and before the next transaction
     /// of this process.
     ///

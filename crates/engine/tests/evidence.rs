@@ -51,8 +51,13 @@ impl Lab {
     }
 
     async fn append(&self, own: Option<RunId>) -> Appended {
+        self.append_by(&self.evidence(), own).await
+    }
+
+    /// As a process does it that has had this evidence in hand before.
+    async fn append_by(&self, evidence: &Evidence, own: Option<RunId>) -> Appended {
         let signer = || self.home.make_evidence_key(&OsEntropy).map(Arc::new);
-        self.evidence().append(&self.store(), own, signer, Timestamp::UNIX_EPOCH).await.unwrap()
+        evidence.append(&self.store(), own, signer, Timestamp::UNIX_EPOCH).await.unwrap()
     }
 
     fn proof(&self) -> Proof {
@@ -117,6 +122,28 @@ async fn several_processes_write_no_line_twice_and_none_between_each_others() {
     });
     let proof = lab.proof();
     assert_eq!((proof.runs.len(), lab.missing(&proof).await), (3, 0));
+}
+
+#[tokio::test]
+async fn a_process_that_appends_again_sees_what_others_have_written_meanwhile() {
+    let lab = Lab::new();
+    let (here, elsewhere) = (lab.evidence(), lab.evidence());
+    let mut runs = Vec::new();
+    for by in [&here, &here, &elsewhere, &here, &elsewhere, &elsewhere, &here] {
+        let run = lab.rotate().await;
+        assert_eq!(lab.append_by(by, Some(run)).await.runs, [(run, false)]);
+        assert!(lab.append_by(by, Some(run)).await.runs.is_empty());
+        runs.push(run.to_string());
+    }
+    // A crash cuts what somebody has written since, and one appends behind it who has not seen that.
+    let last = lab.rotate().await;
+    let whole = lab.evidence().read().unwrap().unwrap();
+    std::fs::write(lab.home.evidence(), [&whole[..], b"{\"half"].concat()).unwrap();
+    let appended = lab.append_by(&here, Some(last)).await;
+    assert_eq!((appended.runs, appended.dropped.map(|own| own.bytes)), (vec![(last, false)], Some(6)));
+    let proof = lab.proof();
+    assert_eq!((proof.runs.len(), lab.missing(&proof).await), (8, 0));
+    assert!(runs.iter().all(|run| !proof.runs[run].late));
 }
 
 #[tokio::test]

@@ -430,3 +430,17 @@ async fn the_journal_holds_no_password() {
         assert!(!holds(&password) && !holds("OldOldOldOld1"));
     }
 }
+
+/// One of ten thousand environments must not look through the runs of all the others.
+#[tokio::test]
+async fn the_runs_of_an_environment_are_found_by_an_index_in_an_older_journal_too() {
+    let lab = Lab::new();
+    lab.engine().start(&lab.rotation(), Lab::wish()).await.unwrap();
+    lab.raw().execute_batch("DROP INDEX runs_of").unwrap();
+    let runs = lab.store().runs(Some(&environment())).await.unwrap();
+    assert_eq!(runs.len(), 1);
+    let sql = "EXPLAIN QUERY PLAN SELECT run, environment, number, generation, length, tip, digest FROM runs \
+               WHERE environment = ?1 ORDER BY run DESC";
+    let plan: String = lab.raw().query_row(sql, ["test"], |row| row.get(3)).unwrap();
+    assert!(plan.contains("USING INDEX runs_of"), "{plan}");
+}

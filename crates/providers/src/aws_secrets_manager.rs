@@ -157,7 +157,10 @@ impl AwsSecretsManager {
     /// Writes a version under this token. Tells whether it is the current one now, as far as
     /// AWS says so.
     async fn put(&self, token: &str, whole: &Secret) -> Result<bool> {
-        let request = self.client().await?.put_secret_value().secret_id(&self.options.secret);
+        let Connection { client, region, .. } = self.connection().await?;
+        let place = self.shared.vendors.aws.endpoint.as_ref().unwrap_or(region);
+        self.shared.budgets.aws_write(&*self.shared.clock, place).await;
+        let request = client.put_secret_value().secret_id(&self.options.secret);
         let request = request.client_request_token(token).secret_string(whole.expose());
         match request.send().await {
             Ok(answer) => Ok(answer.version_stages().iter().any(|stage| stage == "AWSCURRENT")),

@@ -114,6 +114,7 @@ pub(crate) struct Account {
     resource_manager: Url,
     credential: Arc<Credential>,
     http: reqwest::Client,
+    vault_options: ClientOptions,
     pipeline: Pipeline,
     patient_pipeline: Pipeline,
     vaults: Mutex<BTreeMap<String, Arc<VaultClient>>>,
@@ -185,7 +186,7 @@ impl Account {
             Pipeline::new(
                 Some(env!("CARGO_PKG_NAME")),
                 Some(env!("CARGO_PKG_VERSION")),
-                client_options(&shared.http, timeout),
+                client_options(shared, timeout),
                 Vec::new(),
                 vec![policy],
                 None,
@@ -196,6 +197,7 @@ impl Account {
             patient_pipeline: pipeline(PATIENT_TIMEOUT),
             credential,
             http: shared.http.clone(),
+            vault_options: client_options(shared, TIMEOUT),
             resource_manager,
             vaults: Mutex::default(),
         })
@@ -286,7 +288,7 @@ impl Account {
         let url = tls_endpoint(vault_url)?;
         let options = SecretClientOptions {
             api_version: KEY_VAULT_API_VERSION.to_owned(),
-            client_options: client_options(&self.http, TIMEOUT),
+            client_options: self.vault_options.clone(),
             // A vault on this machine names Azure's own audience. Everywhere else the vault must
             // belong to the domain for which it wants a token.
             verify_challenge_resource: Some(!is_loopback(&url)),
@@ -390,9 +392,9 @@ pub(crate) fn checked_name<'a>(option: &str, name: &'a str) -> Result<&'a str> {
         .hint("give the name alone, without path or URL"))
 }
 
-fn client_options(http: &reqwest::Client, timeout: Duration) -> ClientOptions {
+fn client_options(shared: &Shared, timeout: Duration) -> ClientOptions {
     ClientOptions {
-        transport: Some(Transport::new(Arc::new(Carrier::new(http.clone(), timeout)))),
+        transport: Some(Transport::new(Arc::new(Carrier::new(shared, timeout)))),
         retry: RetryOptions::none(),
         // Only a short word: `azure_core` panics at anything else.
         user_agent: UserAgentOptions { application_id: Some("pgrotate".into()) },

@@ -174,6 +174,7 @@ pub(crate) fn shared(vendors: Vendors, credentials: &str) -> Arc<Shared> {
         vendors,
         base: PathBuf::from("."),
         azure: crate::azure::Accounts::default(),
+        budgets: Default::default(),
         looks: Default::default(),
         clocks: Default::default(),
         clock: Arc::new(ManualClock::at_second(1_767_225_600)),

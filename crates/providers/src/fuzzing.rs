@@ -227,6 +227,7 @@ static SHARED: LazyLock<Arc<Shared>> = LazyLock::new(|| {
         ca: None,
         vendors: Vendors::default(),
         azure: Accounts::default(),
+        budgets: Default::default(),
         looks: Default::default(),
         clocks: Default::default(),
         base: ".".into(),

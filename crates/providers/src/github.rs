@@ -39,7 +39,6 @@ use tokio::sync::OnceCell;
 use self::app::Permissions;
 use self::installation::Place;
 pub(crate) use self::token::TokenKind;
-use crate::budget;
 use crate::http::{self, Effect};
 use crate::shared::Shared;
 
@@ -226,9 +225,9 @@ impl Api {
     ) -> Result<Answer> {
         let unanswered = |error: reqwest::Error| http::unanswered(&error, effect, operation);
         let place = Place::of(segments);
-        let _permit = budget::github(self.base.host_str().unwrap_or_default(), effect).await;
-        let (response, permissions, kind) = self.exchange(request, place.as_ref(), unanswered).await?;
         let shared = &self.shared;
+        let _permit = shared.budgets.github(&*shared.clock, self.base.authority(), effect).await;
+        let (response, permissions, kind) = self.exchange(request, place.as_ref(), unanswered).await?;
         shared.clocks.hear_header("GitHub", header(response.headers(), "date"), shared.clock.now());
         if !response.status().is_success() {
             return Err(self.classify(response, effect, operation).await);

@@ -10,7 +10,7 @@ pub mod azure;
 pub mod azure_app_service;
 pub mod azure_key_vault;
 pub mod azure_postgres_flexible;
-mod budget;
+pub mod budget;
 pub mod by_hand;
 pub mod changelog;
 mod child;

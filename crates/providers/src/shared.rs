@@ -13,6 +13,7 @@ use serde::Deserialize;
 use zeroize::Zeroizing;
 
 use crate::azure::Accounts;
+use crate::budget::Budgets;
 use crate::clocks::Clocks;
 use crate::credentials::Credentials;
 use crate::http;
@@ -38,6 +39,8 @@ pub struct Shared {
     pub vendors: Vendors,
     /// Azure's sign-ins; environments that share them sign in once.
     pub azure: Accounts,
+    /// How many requests the vendors still take from this process.
+    pub budgets: Budgets,
     /// What has been asked already.
     pub looks: Looks,
     /// How late it is elsewhere.

@@ -8,9 +8,12 @@
 //!    moment, and in the end everything is new or nothing is changed.
 //!
 //! The same seed gives the same journal, byte for byte.
+//!
+//! Beside it: [`fleet`], ten thousand rotations at vendors that count, in the same virtual time.
 
 mod dice;
 mod disk;
+pub mod fleet;
 mod moves;
 mod network;
 mod person;

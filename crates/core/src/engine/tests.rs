@@ -18,7 +18,7 @@ use crate::rotation::Rotation;
 
 /// A journal in memory, with leases that nobody else wants.
 #[derive(Clone, Default)]
-struct Store(Arc<(MemoryJournal, Mutex<u64>)>);
+pub(crate) struct Store(Arc<(MemoryJournal, Mutex<u64>)>);
 
 #[async_trait]
 impl Journal for Store {
@@ -56,7 +56,7 @@ impl Leases for Store {
 }
 
 /// Time stands: nothing in these runs is tried twice, and no lease grows old.
-struct Still;
+pub(crate) struct Still;
 
 #[async_trait]
 impl Clock for Still {

@@ -113,6 +113,10 @@ pub(crate) async fn restore(rotation: &Rotation, run: &RunState) -> Result<()> {
     // Without what it has staged the run has been called off before, up to a last answer that was lost.
     let found = rotation.vault.read().await?;
     let Some(keys) = Keys::find(run.run, found, rotation.twin_name(), |_| true) else { return Ok(()) };
+    // Of a run that is done only what came late is dropped.
+    if keys.promoted {
+        return Ok(());
+    }
     let role = rotation.role(keys.seat);
     role.authority.settle().await?;
     if role.verifier.login(&keys.next).await? == Login::Refused {

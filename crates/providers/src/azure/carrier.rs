@@ -1,6 +1,8 @@
 //! The program's own HTTP client as the transport of Microsoft's crates: its CA, its resolver, no
 //! redirects. Their built-in one would make a client with settings of its own.
 
+use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -9,19 +11,31 @@ use azure_core::error::{Error, ErrorKind};
 use azure_core::http::headers::Headers;
 use azure_core::http::{AsyncRawResponse, HttpClient, Request};
 
-use crate::budget;
+use pgrotate_core::env::Clock;
+
+use crate::budget::Budgets;
 use crate::http::{self, Effect};
+use crate::shared::Shared;
 
 /// Carries requests.
-#[derive(Debug)]
 pub(super) struct Carrier {
     http: reqwest::Client,
     timeout: Duration,
+    budgets: Budgets,
+    clock: Arc<dyn Clock>,
 }
 
 impl Carrier {
-    pub(super) fn new(http: reqwest::Client, timeout: Duration) -> Self {
-        Self { http, timeout }
+    pub(super) fn new(shared: &Shared, timeout: Duration) -> Self {
+        let (http, budgets, clock) = (shared.http.clone(), shared.budgets.clone(), Arc::clone(&shared.clock));
+        Self { http, timeout, budgets, clock }
+    }
+}
+
+/// Microsoft's trait wants it.
+impl fmt::Debug for Carrier {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Carrier")
     }
 }
 
@@ -31,7 +45,7 @@ impl HttpClient for Carrier {
         let method = reqwest::Method::from_bytes(request.method().as_ref().as_bytes())
             .map_err(|error| Error::new(ErrorKind::Other, error))?;
         let effect = if method.is_safe() { Effect::Reads } else { Effect::Writes };
-        budget::azure(request.url(), effect).await;
+        self.budgets.azure(&*self.clock, request.url(), effect).await;
         let mut outgoing = self.http.request(method, request.url().clone()).timeout(self.timeout);
         for (name, value) in request.headers().iter() {
             outgoing = outgoing.header(name.as_str(), value.as_str());

@@ -87,7 +87,7 @@ impl Credential {
             Some(host) => Some(authority(&host)?),
             None => sovereign(resource_manager.host_str().unwrap_or_default()).map(str::to_owned),
         };
-        let mut options = client_options(&shared.http, TIMEOUT);
+        let mut options = client_options(shared, TIMEOUT);
         options.cloud = authority.map(|authority_host| {
             let mut cloud = CustomConfiguration::default();
             cloud.authority_host = authority_host;

@@ -136,6 +136,7 @@ impl Fake {
             ca: None,
             vendors: Vendors { azure, ..Vendors::default() },
             azure: super::Accounts::default(),
+            budgets: Default::default(),
             looks: Default::default(),
             clocks: Default::default(),
             base: "/".into(),

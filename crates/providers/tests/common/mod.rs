@@ -217,6 +217,7 @@ pub(crate) fn shared(target: Target, mode: TlsMode, ca: Option<Vec<u8>>) -> Shar
         target,
         takes_turns: false,
         azure: Default::default(),
+        budgets: Default::default(),
         looks: Default::default(),
         clocks: Default::default(),
         database_tls: DatabaseTls { mode, ca_file: None },
