@@ -1,85 +1,50 @@
-#!/usr/bin/env python3
-"""Measures pgrotate on one sandbox in one run: what `make bench` prints.
+"""pgrotate alone: single commands, recovery, concurrency, the journal and the evidence.
 
-Time and memory are those that the kernel counted for the finished process (wait4), so neither the sandbox nor this
-script is in them. Figures of a shared machine are noisy: medians, and ratios within one run.
+Figures of a shared machine are noisy: medians, and ratios within one run.
 """
 
 import json
 import os
-import shutil
 import statistics
 import subprocess
-import sys
+import tempfile
 import time
-import urllib.request
+from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parent.parent
-BIN = Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target")) / "release"
-WORLD = ROOT / "target" / "bench"
+from measured import Broken, Measured
+
+from sandbox import BIN, ROOT, Sandbox
 
 
-def surroundings(config):
-    """The program's whole environment."""
-    environment = {"PATH": os.environ["PATH"], "HOME": str(WORLD), "PGROTATE_STATE_DIR": str(WORLD.with_suffix(".state"))}
-    return environment | ({"PGROTATE_CONFIG": config} if config else {})
+class World:
+    """A sandbox of one environment, and the program in it."""
+
+    def __init__(self, sandbox, folder):
+        self.sandbox, self.folder = sandbox, folder
+
+    def environment(self, config=None):
+        """The program's whole environment."""
+        return surroundings(self.folder) | {"PGROTATE_CONFIG": str(config or self.sandbox.config)}
+
+    def pgrotate(self, *arguments, config=None):
+        return Measured([BIN / "pgrotate", *arguments], self.environment(config), self.folder / "out")
 
 
-class Measured:
-    """One finished call of the program."""
-
-    def __init__(self, arguments, config=None):
-        environment = surroundings(config)
-        output = WORLD.with_suffix(".out")
-        began = time.monotonic()
-        with open(output, "wb") as out:
-            pid = os.posix_spawn(BIN / "pgrotate", ["pgrotate", *arguments], environment,
-                                 file_actions=[(os.POSIX_SPAWN_DUP2, out.fileno(), 1), (os.POSIX_SPAWN_DUP2, out.fileno(), 2)])
-            _, status, usage = os.wait4(pid, 0)
-        self.wall = time.monotonic() - began
-        self.cpu = usage.ru_utime + usage.ru_stime
-        self.memory = usage.ru_maxrss / 1024
-        if os.waitstatus_to_exitcode(status) != 0:
-            sys.exit(f"pgrotate {' '.join(arguments)} failed:\n{output.read_text()}")
+def surroundings(folder):
+    return {"PATH": os.environ["PATH"], "HOME": str(folder), "PGROTATE_STATE_DIR": str(folder / "state")}
 
 
-class Sandbox:
-    """A sandbox of one environment, for the length of a `with`."""
-
-    def __init__(self, latency):
-        self.latency = latency
-
-    def __enter__(self):
-        shutil.rmtree(WORLD, ignore_errors=True)
-        shutil.rmtree(WORLD.with_suffix(".state"), ignore_errors=True)
-        WORLD.mkdir(parents=True)
-        self.process = subprocess.Popen(
-            [BIN / "pgrotate-sandbox", "up", "--dir", WORLD / "world", "--env", "dev", "--latency", self.latency],
-            stdout=subprocess.PIPE, stderr=open(WORLD.with_suffix(".log"), "wb"), stdin=subprocess.DEVNULL)
-        line = self.process.stdout.readline()
-        if not line:
-            sys.exit(f"the sandbox did not start; see {WORLD.with_suffix('.log')}")
-        ready = json.loads(line)
-        self.config, self.control = ready["config"], ready["control"]
-        return self
-
-    def __exit__(self, *_):
-        self.process.terminate()
-        self.process.wait()
-
-    def requests(self, after=0):
-        with urllib.request.urlopen(f"{self.control}/_sandbox/requests?after={after}") as answer:
-            return json.load(answer)
-
-    def fault(self, method, fault=None):
-        body = json.dumps(fault).encode() if fault else None
-        urllib.request.urlopen(urllib.request.Request(f"{self.control}/_sandbox/faults", body, method=method)).close()
+@contextmanager
+def world(latency):
+    with tempfile.TemporaryDirectory(prefix="pgrotate-bench-") as folder:
+        with Sandbox(Path(folder), ["dev"], latency) as sandbox:
+            yield World(sandbox, Path(folder))
 
 
 def row(name, value, target=""):
-    print(f"{name:<58} {value:>12}  {target}")
+    print(f"{name:<58} {value:>12}  {target}", flush=True)
 
 
 def milliseconds(values):
@@ -87,25 +52,25 @@ def milliseconds(values):
 
 
 def small_commands():
-    versions = [Measured(["--version"]) for _ in range(21)]
-    row("--version, wall", milliseconds([run.wall for run in versions]), "under 10 ms")
-    with Sandbox("instant") as sandbox:
-        plans = [Measured(["plan", "dev"], sandbox.config) for _ in range(11)]
+    with world("instant") as here:
+        versions = [here.pgrotate("--version") for _ in range(21)]
+        row("--version, wall", milliseconds([run.wall for run in versions]), "under 10 ms")
+        plans = [here.pgrotate("plan", "dev") for _ in range(11)]
         row("plan at instant latency, CPU", milliseconds([run.cpu for run in plans]), "under 100 ms")
         row("plan at instant latency, wall", milliseconds([run.wall for run in plans]))
         rotations, counts = [], []
         for _ in range(5):
-            before = len(sandbox.requests())
-            rotations.append(Measured(["rotate", "dev"], sandbox.config))
-            counts.append(len(sandbox.requests()) - before)
+            before = len(here.sandbox.requests())
+            rotations.append(here.pgrotate("rotate", "dev"))
+            counts.append(len(here.sandbox.requests()) - before)
         # The children (Alembic) are not pgrotate's own time; wait4 counts them with their parent, so they are
         # measured beside it by a configuration without that check.
         row("rotate at instant latency, CPU with Alembic's process", milliseconds([run.cpu for run in rotations]))
         row("rotate at instant latency, wall", milliseconds([run.wall for run in rotations]))
         row("requests of a rotation", f"{statistics.median(counts):.0f}")
-        without = Path(sandbox.config).with_name("without-alembic.toml")
-        without.write_text(drop_command_check(Path(sandbox.config).read_text()))
-        bare = [Measured(["rotate", "dev"], str(without)) for _ in range(5)]
+        without = here.sandbox.config.with_name("without-alembic.toml")
+        without.write_text(drop_command_check(here.sandbox.config.read_text()))
+        bare = [here.pgrotate("rotate", "dev", config=without) for _ in range(5)]
         row("rotate at instant latency, CPU of pgrotate alone", milliseconds([run.cpu for run in bare]), "under 150 ms")
         row("rotate at instant latency, peak memory", f"{max(run.memory for run in bare):.1f} MB", "under 40 MB")
 
@@ -119,23 +84,23 @@ def drop_command_check(text):
 def recovery():
     """From the start of `resume` to its first request, after a death past the point of no return."""
     waits = []
-    with Sandbox("instant") as sandbox:
+    with world("instant") as here:
+        sandbox = here.sandbox
         for _ in range(7):
-            sandbox.fault("POST", {"method": "PUT", "path_contains": "/secrets/database-url", "when": "after", "kind": "hold"})
+            sandbox.fault(method="PUT", path_contains="/secrets/database-url", when="after", kind="hold")
             last = len(sandbox.requests())
-            doomed = subprocess.Popen([BIN / "pgrotate", "rotate", "dev"], env=surroundings(sandbox.config),
+            doomed = subprocess.Popen([BIN / "pgrotate", "rotate", "dev"], env=here.environment(),
                                       stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
             while not any(request.get("held") for request in sandbox.requests(last)):
                 if doomed.poll() is not None:
-                    sys.exit("a rotation that was to be held has come to its end")
+                    raise Broken("a rotation that was to be held has come to its end")
                 time.sleep(0.01)
             doomed.kill()
             doomed.wait()
-            sandbox.fault("DELETE")
+            sandbox.no_faults()
             last = len(sandbox.requests())
-            began = time.time()
-            Measured(["resume"], sandbox.config)
-            waits.append(moment(sandbox.requests(last)[0]["time"]).timestamp() - began)
+            resumed = here.pgrotate("resume")
+            waits.append(moment(sandbox.requests(last)[0]["time"]).timestamp() - resumed.began_at)
     row("resume after SIGKILL, from its start to its first request", milliseconds(waits), "under 100 ms")
 
 
@@ -145,11 +110,11 @@ def moment(text):
 
 
 def concurrency():
-    with Sandbox("typical") as sandbox:
-        run = Measured(["--json", "rotate", "dev"], sandbox.config)
+    with world("typical") as here:
+        run = here.pgrotate("--json", "rotate", "dev")
         row("rotate at typical latency, wall", f"{run.wall:.2f} s")
         began, ended, alone = [], [], 0.0
-        for line in WORLD.with_suffix(".out").read_text().splitlines():
+        for line in run.output.splitlines():
             if not line.startswith("{"):
                 continue
             event = json.loads(line)
@@ -207,15 +172,10 @@ def journal():
     row("opening a journal of 10,000 runs and finding the last", f"{journal_bench('recover', 10_000)['milliseconds']:.1f} ms", "under 100 ms")
 
 
-def main():
-    print(f"pgrotate bench, {datetime.now():%Y-%m-%d}, {os.cpu_count()} cores\n")
+def measure():
     row("what", "median", "target")
     small_commands()
     recovery()
     concurrency()
     journal()
     evidence()
-
-
-if __name__ == "__main__":
-    main()
