@@ -42,12 +42,13 @@ def rounds_at(latency, number, counted):
         for way in WAYS:
             if way.prepare:
                 way.prepare(course, way)
-        for turn in range(number):
+        for turn in range(max(number, *(way.rounds for way in WAYS))):
             for way in WAYS:
-                rounds.append(course.round(way))
-                progress(latency, turn, rounds[-1])
+                if turn < (way.rounds or number):
+                    rounds.append(course.round(way))
+                    progress(latency, turn, rounds[-1])
         programs = {way.name: course.programs(way) for way in WAYS} if counted and latency == "instant" else {}
-    print(f"\n{latency} latency, medians of {number} rounds each; in brackets how many times as much the hand needs\n")
+    print(f"\n{latency} latency, medians of {number} rounds each; in brackets how many times as much the hand needs, or has\n")
     lines = table(rounds, programs)
     print(text(lines))
     print(f"\n{markdown(lines)}")

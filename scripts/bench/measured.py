@@ -29,7 +29,7 @@ class Measured:
                       for source, target in [(nothing, 0), (out, 1), (out, 2)]]
             pid = os.posix_spawnp(arguments[0], arguments, environment, file_actions=copies)
             ended, look = threading.Event(), threading.Thread(target=self._look, args=[pid], daemon=True)
-            self.own_memory, self._ended = 0.0, ended
+            self.own_memory, self.own_cpu, self._ended = 0.0, 0.0, ended
             look.start()
             _, status, usage = os.wait4(pid, 0)
         self.wall = time.monotonic() - began
@@ -42,14 +42,16 @@ class Measured:
             raise Broken(f"{Path(arguments[0]).name} {' '.join(arguments[1:3])} failed:\n{self.output[-3000:]}")
 
     def _look(self, pid):
-        """The most memory that the program itself had, without its children."""
+        """The most memory that the program itself had, and its CPU time up to the last look, without its children."""
         while not self._ended.wait(LOOK_S):
             try:
-                text = Path(f"/proc/{pid}/status").read_text()
+                status, stat = (Path(f"/proc/{pid}/{name}").read_text() for name in ("status", "stat"))
             except OSError:
                 return
-            peak = [line.split()[1] for line in text.splitlines() if line.startswith("VmHWM:")]
+            peak = [line.split()[1] for line in status.splitlines() if line.startswith("VmHWM:")]
             self.own_memory = max([self.own_memory, *(int(kilobytes) / 1024 for kilobytes in peak)])
+            user, system = stat.rpartition(") ")[2].split()[11:13]
+            self.own_cpu = (int(user) + int(system)) / os.sysconf("SC_CLK_TCK")
 
 
 class Broken(Exception):

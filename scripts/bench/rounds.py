@@ -44,6 +44,11 @@ class Way:
     # Called once with the course, before the first round.
     prepare: object = None
     by_hand: bool = False
+    # So many requests have to be sent over all its rounds, and none may fail.
+    lossless_of: int = 0
+    # Rounds, where it is another number than the others', and how long its load goes on after it.
+    rounds: int = 0
+    afterwards_s: float = 0.0
 
 
 HAND = Way("the runbook by hand", starts=2, by_hand=True)
@@ -60,6 +65,8 @@ class Round:
     began: float
     wall: float
     cpu: float
+    # Without what it started; nothing is known of a shell's.
+    own_cpu: float
     memory: float
     load: dict
     requests: list
@@ -127,9 +134,10 @@ class Course:
             measured = self.measured(way)
             requests = self.sandbox.requests(last)
             self.settle(starts + way.starts)
-            time.sleep(AROUND_S)
+            time.sleep(max(AROUND_S, way.afterwards_s))
         own = measured.memory if way.by_hand else measured.own_memory
-        return Round(way, measured.began_at, measured.wall, measured.cpu, own, load.summary, requests,
+        own_cpu = 0.0 if way.by_hand else measured.own_cpu
+        return Round(way, measured.began_at, measured.wall, measured.cpu, own_cpu, own, load.summary, requests,
                      self.sandbox.pace(), steps_of(way, measured))
 
     def programs(self, way):
@@ -188,7 +196,8 @@ def steps_of(way, measured):
     begun, steps = {}, []
     for line in measured.output.splitlines():
         event = json.loads(line) if line.startswith("{") else {}
-        key, at = (event.get("step"), event.get("instance", event.get("id"))), event.get("ts")
+        detail = event.get("detail") or {}
+        key, at = (event.get("step"), event.get("sink") or detail.get("subject")), event.get("ts")
         if event.get("event") == "step_started":
             begun[key] = moment(at) - measured.began_at
         elif event.get("event") == "step_finished" and key in begun:
