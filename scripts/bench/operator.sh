@@ -28,13 +28,13 @@ until_healthy() {
     done
 }
 
-# az follows the stream, which never ends, so it is ended when the start is in it.
+# az follows the stream, which never ends, so it is ended when it has shown what there was.
 log_is_clean() {
     local log tail
     log=$(mktemp)
     step_6_log >"$log" 2>&1 &
     tail=$!
-    until grep --quiet 'Application startup complete' "$log"; do
+    until grep --quiet --regexp='Application startup complete' --regexp='/api/' "$log"; do
         sleep 0.1
     done
     kill "$tail"

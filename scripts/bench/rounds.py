@@ -23,7 +23,7 @@ HERE = Path(__file__).resolve().parent
 ENVIRONMENT = "dev"
 TICKET = "mindwell/ops#12"
 # Requests to the application in a second, of which one in five logs in afresh: what two busy cores bear beside az.
-RATE = 60
+RATE = 40
 # The load is on for this long before the tool begins and after all is settled.
 AROUND_S = 1.0
 # Two starts follow on a change by hand and a restart; an application takes seconds to start.
