@@ -44,9 +44,11 @@ def band(own, failures, most, across, top):
     high = lambda count: ground - count / most * (BAND - 46)
     total = sum(one.load["failed"] for one in own)
     sent = sum(one.load["sent"] for one in own)
-    yield f'<text x="{LEFT}" y="{top + 14}">{own[0].way.name}: {total} of {sent:,} requests failed in {len(own)} rounds</text>'
+    over = "one round" if len(own) == 1 else f"{len(own)} rounds"
+    yield f'<text x="{LEFT}" y="{top + 14}">{own[0].way.name}: {total:,} of {sent:,} requests failed in {over}</text>'
     yield f'<line class="axis" x1="{LEFT}" y1="{ground}" x2="{WIDTH - RIGHT}" y2="{ground}"/>'
-    yield f'<line class="grid" x1="{LEFT}" y1="{high(most):.1f}" x2="{WIDTH - RIGHT}" y2="{high(most):.1f}"/>'
+    top_line = f"{high(most):.1f}"
+    yield f'<line class="grid" x1="{LEFT}" y1="{top_line}" x2="{WIDTH - RIGHT}" y2="{top_line}"/>'
     yield f'<text x="{LEFT - 8}" y="{high(most) + 4:.1f}" text-anchor="end">{most / STEP_S:.0f}/s</text>'
     for one in own:
         points = [(second, count) for second, count in sorted(failures[id(one)].items())]
@@ -58,7 +60,8 @@ def outline(points, across, high, ground):
     if not points:
         return ""
     line = [f"{across(second):.1f},{high(count):.1f}" for second, count in points]
-    return f'<polygon class="round" points="{across(points[0][0]):.1f},{ground} {" ".join(line)} {across(points[-1][0]):.1f},{ground}"/>'
+    begin, end = (f"{across(second):.1f},{ground}" for second in (points[0][0], points[-1][0]))
+    return f'<polygon class="round" points="{begin} {" ".join(line)} {end}"/>'
 
 
 def per_step(one):
