@@ -51,7 +51,7 @@ venvs: packages
 	@scripts/make-venv.sh $(BACKEND)/.venv $(BACKEND)/requirements.txt
 	@scripts/make-venv.sh target/venv/sandbox crates/sandbox/requirements.txt
 
-# The vendors' own tools, for `fidelity` alone. az asks the system for the addresses of a vault and of a log stream.
+# The vendors' own tools, for `fidelity` and `bench`. az asks the system for the addresses of a vault and of a log stream.
 .PHONY: tools
 tools: packages
 	@scripts/install-packages.sh gh curl openssl
@@ -140,10 +140,9 @@ lint: components shellcheck cargo-deny ## formatting, clippy, scripts, the examp
 	cargo deny --locked check bans licenses sources
 
 .PHONY: bench
-bench: venvs ## time, memory, requests and synchronous writes of a rotation, on one sandbox in one run
-	@scripts/install-packages.sh strace
+bench: venvs tools ## a rotation side by side with the runbook by hand, under load; then single figures (docs/benchmark.md)
 	cargo build --release --workspace --locked
-	@python3 scripts/bench.py
+	@PYTHONDONTWRITEBYTECODE=1 python3 scripts/bench/main.py --chart target/benchmark.svg
 
 # ---------------------------------------------------------------- leaving
 

@@ -77,11 +77,12 @@ step_1() {
     az postgres flexible-server show --name "$POSTGRES_SERVER" --query state --output tsv
 }
 
-# 2. Synchronise Key Vault.
+# 2. Synchronise Key Vault. Each new version's Secret Id belongs into the ticket.
 step_2() {
     az keyvault secret set --vault-name "$KEY_VAULT" --name postgres-admin-password --value "$PASSWORD" \
-        --output none
-    az keyvault secret set --vault-name "$KEY_VAULT" --name database-url --value "$(database_url)" --output none
+        --query id --output tsv
+    az keyvault secret set --vault-name "$KEY_VAULT" --name database-url --value "$(database_url)" \
+        --query id --output tsv
 }
 
 # 3. Update App Service.
@@ -113,12 +114,13 @@ alembic_current() {
     backend current
 }
 
-backend() {
+# In a shell of its own, because it goes to another folder.
+backend() (
     cd "$BACKEND"
     # shellcheck source=/dev/null
     . .venv/bin/activate
     ALEMBIC_CONFIG=alembic.ini DATABASE_URL=$(database_url) alembic "$@"
-}
+)
 
 # 6.2.
 step_6_healthz() {
@@ -129,6 +131,9 @@ step_6_healthz() {
 step_6_log() {
     exec az webapp log tail --name "$BACKEND_APP"
 }
+
+# Another script may take the steps from here.
+[ "${BASH_SOURCE[0]}" = "$0" ] || return 0
 
 if ! declare -F -- "${2-}" >/dev/null; then
     echo "error: the runbook has no step ${2-}" >&2

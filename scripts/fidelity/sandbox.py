@@ -10,7 +10,7 @@ import urllib.request
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
-BIN = Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target")) / "debug"
+BIN = Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target")) / os.environ.get("PGROTATE_PROFILE", "debug")
 
 # How long it may take until everything answers, on a machine that is busy with something else too.
 READY_WITHIN_S = 120
@@ -23,13 +23,14 @@ class Failed(Exception):
 class Sandbox:
     """The running sandbox."""
 
-    def __init__(self, folder, environments):
-        self.folder, self.environments = folder, environments
+    def __init__(self, folder, environments, latency="instant"):
+        self.folder, self.environments, self.latency = folder, environments, latency
 
     def __enter__(self):
         self.log = open(self.folder / "sandbox.log", "wb")
         self.process = subprocess.Popen(
-            [BIN / "pgrotate-sandbox", "up", "--dir", self.folder / "world", "--env", ",".join(self.environments)],
+            [BIN / "pgrotate-sandbox", "up", "--dir", self.folder / "world", "--env", ",".join(self.environments),
+             "--latency", self.latency],
             stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=self.log)
         try:
             ready = self._wait_until_ready()
@@ -70,9 +71,13 @@ class Sandbox:
         """What every system of an environment holds, with passwords."""
         return self._ask("state")[environment]
 
-    def requests(self):
-        """Every request so far."""
-        return self._ask("requests")
+    def requests(self, after=0):
+        """Every request so far, or since one of them."""
+        return self._ask(f"requests?after={after}")
+
+    def pace(self):
+        """How long the vendors let everybody wait, and how long each start of an application took by itself."""
+        return self._ask("pace")
 
     def set(self, system, environment, what, value):
         """Puts a system into another state, as somebody else would."""
@@ -82,10 +87,15 @@ class Sandbox:
         """Spoils requests to come."""
         self._ask("faults", fault)
 
-    def _ask(self, what, body=None):
+    def no_faults(self):
+        """Ends what spoils requests, and lets those go on that are held."""
+        self._ask("faults", method="DELETE")
+
+    def _ask(self, what, body=None, method=None):
         data = None if body is None else json.dumps(body).encode()
+        request = urllib.request.Request(f"{self.control}/_sandbox/{what}", data, method=method)
         try:
-            with urllib.request.urlopen(f"{self.control}/_sandbox/{what}", data, timeout=30) as answer:
+            with urllib.request.urlopen(request, timeout=30) as answer:
                 text = answer.read()
         except urllib.error.HTTPError as error:
             raise Failed(f"the sandbox refuses {what}: {error.read().decode()}") from None

@@ -15,13 +15,13 @@ use std::io::Write;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use futures::future::BoxFuture;
 use jiff::Timestamp;
 use rustix::process::Signal;
+use serde::Serialize;
 use tokio::io::{AsyncBufReadExt, AsyncRead, BufReader};
 use tokio::sync::broadcast;
 
@@ -48,9 +48,20 @@ pub(crate) struct Application {
     front: Front,
     launcher: Arc<Launcher>,
     log: Arc<Log>,
-    starts: AtomicU64,
+    starts: Mutex<Vec<Start>>,
     /// Held while it starts: a second start waits for the first.
     running: tokio::sync::Mutex<Option<Instance>>,
+}
+
+/// How long a start took, without the wait that the vendor puts before it.
+#[derive(Clone, Debug, Serialize)]
+pub(crate) struct Start {
+    /// When its process was started.
+    began: Timestamp,
+    /// When it took the requests; null where it did not come up.
+    ready: Option<Timestamp>,
+    /// When the instance before it had ended.
+    over: Timestamp,
 }
 
 /// A process that answers requests, on a port that nobody is told.
@@ -80,7 +91,7 @@ impl Application {
             front: Front::open().await?,
             launcher,
             log: Arc::new(Log::new(log)?),
-            starts: AtomicU64::new(0),
+            starts: Mutex::default(),
             running: tokio::sync::Mutex::default(),
         })
     }
@@ -92,7 +103,12 @@ impl Application {
 
     /// How often it has been started.
     pub(crate) fn starts(&self) -> u64 {
-        self.starts.load(Ordering::SeqCst)
+        u64::try_from(self.history().len()).unwrap_or(u64::MAX)
+    }
+
+    /// Every start.
+    pub(crate) fn history(&self) -> Vec<Start> {
+        self.starts.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Starts it with these settings, in place of the instance that runs; ends when the new one takes the requests and
@@ -103,12 +119,15 @@ impl Application {
             self.front.close();
             Instance::end(running.take()).await;
         }
+        let began = Timestamp::now();
         let started = self.start_instance(settings).await;
+        let ready = started.is_ok().then(Timestamp::now);
         if started.is_err() {
             self.front.close();
         }
         Instance::end(running.take()).await;
-        self.starts.fetch_add(1, Ordering::SeqCst);
+        let start = Start { began, ready, over: Timestamp::now() };
+        self.starts.lock().unwrap_or_else(PoisonError::into_inner).push(start);
         *running = Some(started?);
         Ok(())
     }

@@ -3,7 +3,9 @@
 //! It shows passwords, on purpose: it is how a test knows what every copy holds. They are made for one sandbox, and
 //! open nothing else.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::Json;
 use axum::Router;
@@ -27,6 +29,7 @@ pub(crate) fn router(world: Arc<World>) -> Router {
         .route("/_sandbox/state", get(state))
         .route("/_sandbox/requests", get(requests))
         .route("/_sandbox/recording", get(recording))
+        .route("/_sandbox/pace", get(pace))
         .route("/_sandbox/faults", get(list_faults).post(set_fault).delete(clear_faults))
         .route("/_sandbox/set", post(set_vendor))
         .with_state(world)
@@ -82,6 +85,20 @@ struct Since {
     /// Only those that came after the one with this number.
     #[serde(default)]
     after: u64,
+}
+
+/// How long the vendors let everybody wait, and how long the applications themselves took to start.
+async fn pace(State(world): State<Arc<World>>) -> Response {
+    let starts = world.environments.iter().map(|own| (own.name.clone(), own.application.history()));
+    let starts: BTreeMap<_, _> = starts.collect();
+    let milliseconds = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
+    Json(json!({
+        "request_ms": milliseconds(world.recorder.latency()),
+        "operation_ms": milliseconds(world.latency.operation),
+        "app_start_ms": milliseconds(world.latency.app_start),
+        "starts": starts,
+    }))
+    .into_response()
 }
 
 async fn requests(State(world): State<Arc<World>>, Query(since): Query<Since>) -> Response {

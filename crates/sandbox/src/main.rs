@@ -2,7 +2,7 @@
 //!
 //! `up` starts a real PostgreSQL and a real application per environment, moto for AWS, and stand-ins for the other
 //! vendors; it writes a configuration for them, prints one line when all is ready, and takes everything with it when
-//! it ends.
+//! it ends. `load` asks one of its applications on and on.
 
 mod app_key;
 mod application;
@@ -15,6 +15,7 @@ mod front;
 mod guard;
 mod lifetime;
 mod listener;
+mod load;
 mod moto;
 mod postgres;
 mod premises;
@@ -31,11 +32,13 @@ use std::sync::Arc;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use serde::Serialize;
+use tokio::runtime::Runtime;
 use tracing_subscriber::EnvFilter;
 
 use crate::error::{Context, Result};
 use crate::lifetime::Lifetime;
 use crate::listener::Bound;
+use crate::load::Load;
 use crate::process::Launcher;
 use crate::world::{Options, World};
 
@@ -51,6 +54,8 @@ struct CommandLine {
 enum Command {
     /// Start a sandbox and run it until Ctrl-C, SIGTERM, or the end of the parent process
     Up(Up),
+    /// Ask an application at a fixed rate until Ctrl-C or SIGTERM; print what became of it as one JSON object
+    Load(Asked),
     /// Clean up after a sandbox that has been killed; the sandbox starts this itself
     #[command(hide = true)]
     Guard,
@@ -78,6 +83,16 @@ struct Up {
     base64_passwords: bool,
 }
 
+#[derive(Args)]
+struct Asked {
+    /// The application's address
+    #[arg(long)]
+    url: String,
+    /// Requests a second
+    #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    rate: u32,
+}
+
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum Pace {
     /// As fast as they can
@@ -87,20 +102,23 @@ enum Pace {
 }
 
 fn main() -> ExitCode {
-    let up = match CommandLine::parse().command {
-        Command::Guard => {
-            guard::run();
-            return ExitCode::SUCCESS;
-        }
-        Command::Up(up) => up,
-    };
+    let command = CommandLine::parse().command;
+    if let Command::Guard = command {
+        guard::run();
+        return ExitCode::SUCCESS;
+    }
     // First of all: a parent that ends from here on is noticed.
     let lifetime = Lifetime::begin();
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("warn"));
     tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
     // Only a second installation fails, and this is the first.
     let _ = rustls::crypto::ring::default_provider().install_default();
-    match run(up, lifetime) {
+    let done = match command {
+        Command::Up(up) => run(up, lifetime),
+        Command::Load(asked) => ask(&asked, &lifetime),
+        Command::Guard => Ok(()),
+    };
+    match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             let _ = writeln!(std::io::stderr(), "error: {}", error.chain());
@@ -119,10 +137,7 @@ fn run(up: Up, lifetime: Lifetime) -> Result<()> {
         record_bodies: up.record_bodies,
         base64_passwords: up.base64_passwords,
     };
-    // One thread: the kernel ends our children with the thread that started them.
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-    let runtime = runtime.context(|| "cannot start the runtime".into())?;
-    runtime.block_on(async {
+    runtime()?.block_on(async {
         let launcher = Arc::new(Launcher::new()?);
         let outcome = tokio::select! {
             outcome = live(&options, launcher.clone()) => outcome,
@@ -132,6 +147,18 @@ fn run(up: Up, lifetime: Lifetime) -> Result<()> {
         launcher.stop_all().await;
         outcome
     })
+}
+
+/// One thread: the kernel ends our children with the thread that started them.
+fn runtime() -> Result<Runtime> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    runtime.context(|| "cannot start the runtime".into())
+}
+
+fn ask(asked: &Asked, lifetime: &Lifetime) -> Result<()> {
+    let load = Load::new(&asked.url, asked.rate)?;
+    let summary = runtime()?.block_on(load.run(lifetime.over()))?;
+    writeln!(std::io::stdout(), "{}", summary.shown()).context(|| "cannot write to stdout".into())
 }
 
 /// The one line on stdout.

@@ -101,6 +101,11 @@ impl Recorder {
         }
     }
 
+    /// How long each request waits.
+    pub(crate) const fn latency(&self) -> Duration {
+        self.latency
+    }
+
     /// The faults.
     pub(crate) fn faults(&self) -> &Faults {
         &self.faults

@@ -51,6 +51,8 @@ pub(crate) struct World {
     pub(crate) moto: Moto,
     /// All requests, and the faults.
     pub(crate) recorder: Arc<Recorder>,
+    /// How long the vendors' own work takes.
+    pub(crate) latency: Latency,
     config: PathBuf,
     _premises: Premises,
 }
@@ -105,6 +107,7 @@ impl World {
         let authority = Authority::new()?;
         let pace = if options.typical { Duration::from_millis(100) } else { Duration::ZERO };
         let recorder = Arc::new(Recorder::new(pace, options.record_bodies));
+        let latency = latency(options.typical);
         let listeners = Listeners::bind().await?;
         let credentials = credentials(example.text("azure", "tenant")?)?;
         premises.write(&premises.path("ca.pem"), authority.pem())?;
@@ -125,8 +128,7 @@ impl World {
             let config = example.adapt(&listeners.places(&premises, &tools.service, &environments))?;
             premises.write(&premises.path("pgrotate.toml"), &config)?;
             premises.write(&premises.path("sign-in.env"), &listeners.other_ways(&premises, &credentials))?;
-            let vendors =
-                Vendors::new(&listeners.vendors(&seeds, &environments, credentials, options.typical));
+            let vendors = Vendors::new(&listeners.vendors(&seeds, &environments, credentials, latency));
             let token = vendors.federation.service_account_token();
             premises.write(&premises.path("federated-token"), &token)?;
             vendors.app_service.start_all().await;
@@ -139,7 +141,7 @@ impl World {
         let (moto, (environments, vendors)) = futures::try_join!(moto, rest)?;
         listeners.serve(&authority, &recorder, &vendors, &moto)?;
         let config = premises.path("pgrotate.toml");
-        Ok(Self { environments, vendors, moto, recorder, config, _premises: premises })
+        Ok(Self { environments, vendors, moto, recorder, latency, config, _premises: premises })
     }
 
     /// The configuration's path.
@@ -223,9 +225,8 @@ impl Listeners {
         seeds: &[Seed],
         environments: &[Environment],
         credentials: Credentials,
-        typical: bool,
+        latency: Latency,
     ) -> vendors::World {
-        let seconds = |seconds| if typical { Duration::from_secs(seconds) } else { Duration::ZERO };
         let on = |name: &str, bound: &Bound| format!("https://{name}:{}", bound.port());
         let described: Vec<vendors::Environment> =
             seeds.iter().zip(environments).map(|(seed, environment)| environment.described(seed)).collect();
@@ -243,7 +244,7 @@ impl Listeners {
                 jira: on("localhost", &self.messages),
             },
             credentials,
-            latency: Latency { operation: seconds(5), app_start: seconds(2) },
+            latency,
             servers: Arc::new(Servers(servers.collect())),
             apps: Arc::new(Applications(apps.collect())),
             environments: described,
@@ -384,6 +385,11 @@ fn messages_route(vendors: &Vendors) -> Route {
         let is_jira = parts.uri.path().starts_with("/rest/");
         if is_jira { ("jira", jira.clone()) } else { ("webhook", webhook.clone()) }
     })
+}
+
+fn latency(typical: bool) -> Latency {
+    let seconds = |seconds| if typical { Duration::from_secs(seconds) } else { Duration::ZERO };
+    Latency { operation: seconds(5), app_start: seconds(2) }
 }
 
 fn only(system: &'static str, router: axum::Router) -> Route {

@@ -45,7 +45,8 @@ pub struct Options {
     /// Texts to look for beside [`TROUBLES`](crate::log_scan::TROUBLES); upper and lower case are the same.
     #[serde(default)]
     pub patterns: Vec<String>,
-    /// Without a new line for this long, in milliseconds, the log has said what it has to say.
+    /// Without a new line for this long, in milliseconds, the log has said what it has to say; so has that of an
+    /// application that is never quiet with a line from this long after the reading began.
     #[serde(default = "quiet_ms")]
     pub quiet_ms: u64,
     /// After this many seconds the log is left alone in any case.
@@ -169,14 +170,24 @@ impl Log {
         }
     }
 
-    /// Reads until the log is quiet, or it has been enough.
-    async fn read(&self, response: &mut Response, lines: &mut Lines<'_>) -> Result<()> {
+    /// Reads until the log is quiet, or it has been enough. `ahead` is how far the other side's clock is.
+    async fn read(
+        &self,
+        response: &mut Response,
+        lines: &mut Lines<'_>,
+        ahead: SignedDuration,
+    ) -> Result<()> {
         let clock = &self.site.shared.clock;
-        let until = clock.now() + SignedDuration::try_from(self.limit).unwrap_or(SignedDuration::MAX);
+        let after = |wait| clock.now() + SignedDuration::try_from(wait).unwrap_or(SignedDuration::MAX);
+        let (until, enough) = (after(self.limit), after(self.quiet));
+        // An application with requests writes on and on. By a line from then, all from before has been shown.
+        let enough_there = enough.checked_add(ahead).unwrap_or(enough);
         let mut bytes = 0;
         loop {
             let left = until.duration_since(clock.now());
-            if left.is_negative() || bytes > BYTES_MAX {
+            // Both clocks: theirs may be a little ahead without our knowing.
+            let caught_up = lines.reach(enough_there) && clock.now() >= enough;
+            if caught_up || left.is_negative() || bytes > BYTES_MAX {
                 return Ok(());
             }
             let pause = self.quiet.min(left.unsigned_abs());
@@ -266,7 +277,7 @@ impl Verification for Log {
         let restart = there(evidence.changing_since)..there(evidence.since);
         let secrets = evidence.previous.into_iter().chain([evidence.password]);
         let mut lines = Lines::new(&self.patterns, restart, Redactor::new(secrets).strict());
-        let read = self.read(&mut response, &mut lines).await;
+        let read = self.read(&mut response, &mut lines, ahead).await;
         let scan = lines.finish();
         // A stream that breaks after some lines has still shown them.
         if scan.lines == 0 {

@@ -502,21 +502,39 @@ async fn what_was_logged_before_the_restart_is_not_seen() {
     assert_eq!(outcome.effect, Did::Unseen);
 }
 
-#[tokio::test]
-async fn a_log_that_never_rests_is_left_alone_in_the_end() {
-    let fake = Fake::start(|request| {
+/// A log that never rests, with lines from so long ago.
+async fn restless(ago: jiff::SignedDuration) -> Fake {
+    Fake::start(move |request| {
         if request.path != "/logstream" {
             return surroundings(request);
         }
-        let lines = futures::stream::unfold((), |()| async {
+        let lines = futures::stream::unfold((), move |()| async move {
             tokio::time::sleep(Duration::from_millis(20)).await;
-            Some((Ok::<_, std::io::Error>(format!("{} INFO\n", Timestamp::now())), ()))
+            Some((Ok::<_, std::io::Error>(format!("{} INFO\n", Timestamp::now() - ago)), ()))
         });
         Body::from_stream(lines).into_response()
     })
-    .await;
-    let outcome = look_at_log(&fake, Timestamp::now(), json!({"limit_s": 1})).await.unwrap();
+    .await
+}
+
+#[tokio::test]
+async fn the_log_of_a_busy_application_is_read_until_it_has_caught_up() {
+    let fake = restless(jiff::SignedDuration::ZERO).await;
+    let began = std::time::Instant::now();
+    let outcome = look_at_log(&fake, Timestamp::now(), json!({"limit_s": 20})).await.unwrap();
     assert_eq!(outcome.effect, Did::Confirmed);
+    let took = began.elapsed();
+    assert!(took >= Duration::from_millis(300) && took < Duration::from_secs(10), "{took:?}");
+}
+
+#[tokio::test]
+async fn a_log_that_never_rests_and_never_catches_up_is_left_alone_in_the_end() {
+    let fake = restless(jiff::SignedDuration::from_secs(60)).await;
+    let began = std::time::Instant::now();
+    let since = Timestamp::now() - jiff::SignedDuration::from_secs(120);
+    let outcome = look_at_log(&fake, since, json!({"limit_s": 1})).await.unwrap();
+    assert_eq!(outcome.effect, Did::Confirmed);
+    assert!(began.elapsed() >= Duration::from_secs(1));
 }
 
 #[tokio::test]

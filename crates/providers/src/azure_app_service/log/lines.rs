@@ -61,6 +61,11 @@ impl<'a> Lines<'a> {
         }
     }
 
+    /// Whether the log has shown a line from that time or later.
+    pub(super) fn reach(&self, time: Timestamp) -> bool {
+        self.at.is_some_and(|at| at >= time)
+    }
+
     /// What was found, a last line without end included.
     pub(super) fn finish(mut self) -> Scan {
         let line = std::mem::take(&mut self.unfinished);
