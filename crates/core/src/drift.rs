@@ -284,3 +284,6 @@ async fn server_status(rotation: &Rotation, state: &VaultState) -> ServerStatus 
 fn unknown_server(rotation: &Rotation, state: State, why: String) -> ServerStatus {
     ServerStatus { target: rotation.target.to_string(), state, fingerprint: None, note: Some(why) }
 }
+
+#[cfg(test)]
+mod tests;
