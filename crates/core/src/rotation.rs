@@ -226,3 +226,6 @@ impl World for Rotation {
         self.vault.discard(run.run).await
     }
 }
+
+#[cfg(test)]
+mod tests;

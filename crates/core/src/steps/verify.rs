@@ -131,28 +131,17 @@ pub(crate) async fn other(rotation: &Rotation, id: &str, run: &RunState) -> Resu
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeMap;
-    use std::sync::Arc;
 
     use async_trait::async_trait;
     use futures::FutureExt;
-    use jiff::Timestamp;
 
+    use super::super::testing::{begun, begun_with, rotation, tried};
     use super::*;
-    use crate::env::testing::{ManualClock, SeededEntropy};
-    use crate::env::{Clock, Entropy};
-    use crate::journal::{Event, FORMAT, Record, Start};
     use crate::keyring::Keys;
-    use crate::lease::Generation;
     use crate::memory::{self, Memory};
-    use crate::plan::{Action, Plan};
+    use crate::plan::Action;
     use crate::provider::Vantage;
     use crate::secret::Secret;
-
-    fn rotation(world: &Memory) -> Rotation {
-        let clock: Arc<dyn Clock> = Arc::new(ManualClock::at_second(0));
-        let entropy: Arc<dyn Entropy> = Arc::new(SeededEntropy::new(1));
-        memory::rotation(world, &clock, &entropy)
-    }
 
     #[test]
     fn a_reference_proves_what_it_points_at_and_nothing_else() {
@@ -163,23 +152,12 @@ mod tests {
         assert!(elsewhere.notes[0].contains("memory:elsewhere"));
     }
 
+    /// A run that brings the password `new`, and knows this one from before it.
     fn run(rotation: &Rotation, previous: Option<&str>) -> RunState {
-        run_of(rotation.plan(), rotation, previous)
+        with_keys(begun(rotation.plan()), rotation, previous)
     }
 
-    /// A run that brings the password `new`, and knows this one from before it.
-    fn run_of(plan: Plan, rotation: &Rotation, previous: Option<&str>) -> RunState {
-        let start = Start {
-            plan,
-            generation: Generation(1),
-            operator: "somebody".into(),
-            ticket: None,
-            overrides: Default::default(),
-            version: "0".into(),
-        };
-        let event = Event::RunStarted(Arc::new(start));
-        let first = Record { format: FORMAT, seq: 0, at: Timestamp::UNIX_EPOCH, event };
-        let run = RunState::begin("01ARZ3NDEKTSV4RRFFQ69G5FAV".parse().unwrap(), &first).unwrap();
+    fn with_keys(run: RunState, rotation: &Rotation, previous: Option<&str>) -> RunState {
         let keys = Keys { next: Secret::new("new"), previous: previous.map(Secret::new), promoted: true };
         rotation.keyring.keep(run.run, keys);
         run
@@ -266,17 +244,10 @@ mod tests {
     fn read_back(world: &Memory, failure: Option<Error>) -> Result<Outcome> {
         let rotation = rotation(world);
         let id = memory::password_copy();
-        let step = Step::new(Action::VerifyCopy { copy: id.clone() }, Vec::new());
-        let plan = Plan { steps: vec![step.clone()], ..rotation.plan() };
-        let mut run = run_of(plan, &rotation, Some("old"));
+        let run = begun_with(&rotation, &[Action::VerifyCopy { copy: id.clone() }]);
+        let (mut run, step) = (with_keys(run.clone(), &rotation, Some("old")), run.plan().steps[0].clone());
         if let Some(error) = failure {
-            let events = [
-                Event::StepStarted { step: step.id.clone(), attempt: 1 },
-                Event::StepFailed { step: step.id.clone(), error },
-            ];
-            for (seq, event) in (1..).zip(events) {
-                run.apply(&Record { format: FORMAT, seq, at: Timestamp::UNIX_EPOCH, event }).unwrap();
-            }
+            tried(&mut run, &step.id, Err(error));
         }
         copy(&rotation, &id, &step, &run).now_or_never().unwrap()
     }

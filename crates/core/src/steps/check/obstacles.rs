@@ -1,18 +1,14 @@
 //! What stands in the way of a run, and what is only said.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
 use futures::FutureExt;
 use wildmatch::WildMatch;
 
+use super::super::testing::{begun, own_run, rotation};
 use super::*;
 use crate::census::{OWN_NAME, Reconnect, Session, Sessions};
-use crate::env::testing::{ManualClock, SeededEntropy};
-use crate::env::{Clock, Entropy};
-use crate::journal::{Event, FORMAT, Record, Start};
-use crate::lease::Generation;
 use crate::memory::{self, Fault, Memory};
 use crate::provider::{Census, Evidence, Vantage, Vault, Verification, Verifier};
 use crate::value::Template;
@@ -20,12 +16,6 @@ use crate::value::Template;
 /// The calls of a check of this world, in their order.
 const LOGIN: usize = 1;
 const AUTHORITY: usize = 2;
-
-fn rotation(world: &Memory) -> Rotation {
-    let clock: Arc<dyn Clock> = Arc::new(ManualClock::at_second(0));
-    let entropy: Arc<dyn Entropy> = Arc::new(SeededEntropy::new(1));
-    memory::rotation(world, &clock, &entropy)
-}
 
 fn found(rotation: &Rotation, run: Option<&RunState>) -> Vec<Finding> {
     let asked = Asked { ticket: None, overrides: &Overrides::default() };
@@ -44,27 +34,8 @@ fn blocking(findings: &[Finding]) -> Vec<&str> {
     blocking.map(|finding| finding.subject.as_str()).collect()
 }
 
-fn own_run() -> RunId {
-    "01ARZ3NDEKTSV4RRFFQ69G5FAV".parse().unwrap()
-}
-
 fn another_run() -> RunId {
     "01BX5ZZKBKACTAV9WEVGEMMVRZ".parse().unwrap()
-}
-
-/// The run [`own_run`], which has just begun.
-fn begun(rotation: &Rotation) -> RunState {
-    let start = Start {
-        plan: rotation.plan(),
-        generation: Generation(1),
-        operator: "somebody".into(),
-        ticket: None,
-        overrides: Overrides::default(),
-        version: "0".into(),
-    };
-    let event = Event::RunStarted(Arc::new(start));
-    let first = Record { format: FORMAT, seq: 0, at: Timestamp::UNIX_EPOCH, event };
-    RunState::begin(own_run(), &first).unwrap()
 }
 
 fn pending(password: &str, run: Option<RunId>) -> Entry {
@@ -76,7 +47,7 @@ fn pending(password: &str, run: Option<RunId>) -> Entry {
 fn a_pending_password_blocks_everybody_but_the_run_whose_it_is() {
     let world = memory::world("now");
     let rotation = rotation(&world);
-    let state = begun(&rotation);
+    let state = begun(rotation.plan());
     let find = |owner, run| {
         world.state().vault.pending = vec![pending("next", owner)];
         found(&rotation, run)
@@ -101,7 +72,7 @@ fn the_way_back_is_there_or_it_is_not_until_it_is_staged() {
     rotation.back = Some(Back { run: another_run(), to });
     assert_eq!(blocking(&found(&rotation, None)), ["memory:vault"], "the vault does not have it");
     world.state().vault.previous = Some(pending("before", None));
-    let state = begun(&rotation);
+    let state = begun(rotation.plan());
     for run in [None, Some(&state)] {
         let findings = found(&rotation, run);
         assert_eq!(findings.len(), 1, "{findings:?}");
@@ -338,7 +309,7 @@ fn a_check_is_tried_again_only_if_nothing_else_is_in_the_way() {
         let world = memory::world("now");
         world.state().faults.extend(faults.iter().copied());
         let rotation = rotation(&world);
-        possible(&rotation, &begun(&rotation)).now_or_never().unwrap().map(|_| ()).unwrap_err()
+        possible(&rotation, &begun(rotation.plan())).now_or_never().unwrap().map(|_| ()).unwrap_err()
     };
     let passing = refuse(&[(AUTHORITY, Fault::Before)]);
     assert_eq!((passing.kind(), passing.retry()), (Kind::Throttled, Retry::Later { after_ms: None }));
