@@ -59,3 +59,9 @@ pub(crate) fn tried(run: &mut RunState, step: &StepId, result: Result<Outcome, E
         run.apply(&record(run.next_seq, event)).unwrap();
     }
 }
+
+/// Another process takes the run over.
+pub(crate) fn taken_over(run: &mut RunState) {
+    let generation = Generation(run.generation.0 + 1);
+    run.apply(&record(run.next_seq, Event::RunResumed { generation })).unwrap();
+}

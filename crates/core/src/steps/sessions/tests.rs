@@ -126,7 +126,23 @@ fn a_session_from_after_the_change_is_proof() {
     let outcome = Lab::new(&[session("api", 500)], Some(1010)).proof().unwrap();
     assert_eq!(outcome.effect, Effect::Confirmed);
     assert!(outcome.notes[0].contains("1970-01-01T00:16:50"), "{:?}", outcome.notes);
+    assert!(outcome.notes[0].ends_with("; one session now"), "{:?}", outcome.notes);
     assert!(outcome.notes[1].contains("which proves nothing: api@socket (pid 500"), "{:?}", outcome.notes);
+}
+
+#[test]
+fn who_has_none_from_before_has_nothing_more_to_say() {
+    let outcome = Lab::new(&[session("api", 1001)], Some(1002)).proof().unwrap();
+    assert_eq!(outcome.notes.len(), 1, "{:?}", outcome.notes);
+    assert!(outcome.notes[0].contains("at 1970-01-01T00:16:41"), "the first of them: {:?}", outcome.notes);
+    let outcome = Lab::new(&[session("api", 1001), session("api", 1002)], None).proof().unwrap();
+    assert!(outcome.notes[0].ends_with("; 2 sessions now"), "{:?}", outcome.notes);
+}
+
+#[test]
+fn one_from_the_very_instant_of_the_change_proves_nothing() {
+    let error = Lab::new(&[session("api", 1000)], None).proof().unwrap_err();
+    assert!(error.causes()[0].contains("api@socket (pid 1000"), "{error}");
 }
 
 #[test]
