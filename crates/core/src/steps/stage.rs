@@ -95,8 +95,7 @@ mod tests {
     use crate::provider::{Entry, Survey, Vault};
 
     fn stage(rotation: &Rotation, run: &RunState) -> Result<Outcome> {
-        let kinds = ["stage", "stage_previous"];
-        let step = run.plan().steps.iter().find(|step| kinds.contains(&step.action.kind())).unwrap();
+        let step = run.plan().of_kind("stage").next().unwrap();
         perform(rotation, step, run).now_or_never().unwrap()
     }
 
