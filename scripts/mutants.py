@@ -31,7 +31,7 @@ JUDGED_HERE = (0, 2, 3)
 # By package: the tests that a mutant of it meets, rung by rung, as packages and options of `cargo test`. The
 # documentation's examples only compile, so they are on none.
 SIMULATED = (["pgrotate-sim"], ["--test", "promises"])
-ON_DISK = ("evidence", "failing_disk", "full_disk", "layouts", "rollback", "sqlite")
+ON_DISK = ("evidence", "failing_disk", "full_disk", "layouts", "opening", "rollback", "sqlite")
 QUICK = [name for test in ON_DISK for name in ("--test", test)]
 LADDERS = {
     "pgrotate-core": [(["pgrotate-core"], ["--lib", "--test", "faults"]), SIMULATED, (["pgrotate-engine"], QUICK)],

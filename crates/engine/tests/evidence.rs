@@ -83,6 +83,10 @@ async fn it_goes_as_far_as_the_journal_and_says_nothing_twice() {
     let first = lab.rotate().await;
     assert_eq!(lab.append(Some(first)).await.runs, [(first, false)]);
     let once = lab.evidence().read().unwrap();
+    let hash = lab.engine().0.state(first).await.unwrap().plan().hash().to_string();
+    let text = String::from_utf8(once.clone().unwrap()).unwrap();
+    let with_plan: Vec<_> = text.lines().map(|line| line.contains(&hash)).collect();
+    assert!(with_plan[0] && !with_plan[1..].contains(&true), "a run begins with its plan's hash");
     assert!(lab.append(Some(first)).await.runs.is_empty());
     assert_eq!(lab.evidence().read().unwrap(), once);
     let second = lab.rotate().await;
