@@ -308,6 +308,11 @@ async fn an_entry_that_leaves_a_gap_is_a_late_writers() {
     store.append(&lease, run, std::slice::from_ref(&record)).await.unwrap();
     let gap = Record { seq: 2, event: Event::RunParked, ..record.clone() };
     assert_eq!(store.append(&lease, run, &[gap]).await.unwrap_err().kind(), Kind::Fenced);
+    // Of a run that is not known at all: its beginning was there when it was read.
+    let later = Record { seq: 1, event: Event::RunParked, ..record.clone() };
+    let unknown = RunId::generate(Lab::clock().now(), &OsEntropy);
+    let error = store.append(&lease, unknown, &[later]).await.unwrap_err();
+    assert!(error.to_string().contains("it has no beginning any more"), "{error}");
     // The run is another environment's.
     let other = store.acquire(&Environment::from("other")).await.unwrap();
     let next = Record { seq: 1, event: Event::RunParked, ..record };
@@ -326,6 +331,10 @@ async fn entries_without_a_heading_are_a_damage_of_their_run() {
     let unknown = RunId::generate(Lab::clock().now(), &OsEntropy);
     let error = store.read(unknown).await.unwrap_err();
     assert!(!error.to_string().contains("it has entries and no heading"), "{error}");
+    // Nor is it begun a second time: that would be another's entry under its number.
+    let lease = store.acquire(&environment()).await.unwrap();
+    let error = store.append(&lease, run, &[first(&lab, &lease)]).await.unwrap_err();
+    assert_eq!(error.kind(), Kind::Corrupt, "{error}");
 }
 
 fn first(lab: &Lab, lease: &Lease) -> Record {
