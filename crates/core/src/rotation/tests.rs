@@ -50,6 +50,13 @@ fn sessions_are_waited_for_where_they_can_be_seen_and_told_apart() {
 }
 
 #[test]
+fn copies_that_somebody_waits_for_come_first() {
+    let rotation = rotation(&memory::world("x"));
+    let copies: Vec<_> = rotation.outline().copies.into_iter().map(|copy| copy.id).collect();
+    assert_eq!(copies, [memory::url_copy(), memory::password_copy()]);
+}
+
+#[test]
 fn other_environments_are_asked_where_there_are_any() {
     let mut rotation = rotation(&memory::world("x"));
     let asked =
