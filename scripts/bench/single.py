@@ -4,7 +4,6 @@ Figures of a shared machine are noisy: medians, and ratios within one run.
 """
 
 import json
-import math
 import os
 import statistics
 import subprocess

@@ -320,6 +320,10 @@ mod tests {
         assert_eq!(left(&[&own], 1), 0);
         assert_eq!(left(&[&own], 0), 1, "nothing was tried out");
         assert_eq!(left(&[&own, &own], 1), 1, "one more than that");
+        for millisecond in [49_900, 52_100] {
+            let since = Timestamp::from_millisecond(millisecond).unwrap();
+            assert_eq!(left(&[&Session { since, ..own.clone() }], 1), 0, "the clocks are not the same");
+        }
         for stranger in [session("", here, 40), session("", here, 60), session("", Some("10.0.0.2"), 51)] {
             assert_eq!(left(&[&stranger], 1), 1, "{stranger:?}");
         }
@@ -385,6 +389,10 @@ mod tests {
             findings(&rotation(Some(sessions("api", &["10.0.0.0/8"]))), "mindwelladmin", &nobody, &[]);
         assert_eq!((found[0].severity, found[0].subject.as_str()), (Severity::Warning, "memory:application"));
         assert!(found[0].what.contains("application_name \"api\" from 10.0.0.0/8"), "{}", found[0].what);
+        let there = rotation(Some(sessions("api", &[])));
+        assert_eq!(findings(&there, "mindwelladmin", &sample(&[session("api", None, 1)]), &[]), []);
+        let another = findings(&there, "mindwelladmin", &sample(&[session("psql", None, 1)]), &[]);
+        assert_eq!(another.len(), 2, "who else is there is not who is missing: {another:?}");
         let optional = Sessions { optional: true, ..sessions("api", &[]) };
         assert_eq!(findings(&rotation(Some(optional)), "mindwelladmin", &nobody, &[]), []);
         assert_eq!(findings(&rotation(None), "mindwelladmin", &nobody, &[]), []);

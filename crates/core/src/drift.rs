@@ -315,3 +315,6 @@ async fn unready(rotation: &Rotation, live: Seat, state: &VaultState) -> Option<
 fn unknown_server(target: String, state: State, why: String) -> ServerStatus {
     ServerStatus { target, state, fingerprint: None, note: Some(why) }
 }
+
+#[cfg(test)]
+mod tests;

@@ -268,6 +268,15 @@ mod tests {
         }
     }
 
+    /// Who asks a vendor about a failure needs the vendor's own name for it.
+    #[test]
+    fn a_failure_keeps_what_others_call_the_requests_that_led_to_it() {
+        let request = Request { system: "azure".into(), what: "GET".into(), id: "4711".into() };
+        let error = Error::new(Kind::TimedOut, "x").asked(vec![request.clone()]).unknown().during("y");
+        let text = serde_json::to_string(&error).unwrap();
+        assert_eq!(serde_json::from_str::<Error>(&text).unwrap().requests(), [request]);
+    }
+
     #[test]
     fn a_wait_that_was_asked_for_is_kept_when_the_effect_becomes_unknown() {
         let error = Error::new(Kind::Throttled, "x").later(Some(Duration::from_secs(3))).unknown();

@@ -137,6 +137,11 @@ mod tests {
     }
 
     #[test]
+    fn who_mistypes_a_run_id_is_told_where_they_stand() {
+        assert!("01JZ7".parse::<RunId>().unwrap_err().to_string().contains("`pgrotate history` prints them"));
+    }
+
+    #[test]
     fn a_copy_knows_its_kind() {
         assert_eq!(CopyId::from("env_file:dev.env").kind(), "env_file");
     }

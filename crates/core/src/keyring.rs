@@ -31,6 +31,13 @@ pub struct Keys {
 }
 
 impl Keys {
+    /// Those of a run that has promoted its password.
+    #[cfg(test)]
+    pub(crate) fn promoted(next: &str, previous: Option<&str>) -> Self {
+        let (next, previous) = (Secret::new(next), previous.map(Secret::new));
+        Self { next, previous, promoted: true, seat: Seat::First, idle: None }
+    }
+
     /// Finds the passwords of a run in what the vault holds; `staged` knows the run's own among several. There are
     /// several when a first try to stage one arrived only after a second one had been staged. `twin` is the second
     /// role, where two take turns.

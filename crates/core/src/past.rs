@@ -210,6 +210,17 @@ mod tests {
         assert_eq!(find(None, &need).unwrap().severity, Severity::Warning);
     }
 
+    /// The journal leaves out what is empty, and must not leave out a reason.
+    #[test]
+    fn whatever_is_let_pass_is_something() {
+        let usual = Overrides::default();
+        assert!(usual.is_empty());
+        let waived = Overrides { waived: vec!["psql".into()], ..usual.clone() };
+        let unproven = Overrides { unproven: Some("leaked".into()), ..usual.clone() };
+        let moved = Overrides { moved: Some("new region".into()), ..usual };
+        assert!([waived, unproven, moved].iter().all(|own| !own.is_empty()));
+    }
+
     #[test]
     fn times_are_said_in_their_own_unit() {
         let said = [86_400, 7_200, 3_600, 5_400].map(|seconds| words(Duration::from_secs(seconds)));

@@ -598,6 +598,9 @@ pub trait Overheard: Send + Sync {
 }
 
 #[cfg(test)]
+mod defaults;
+
+#[cfg(test)]
 mod tests {
     use super::*;
 

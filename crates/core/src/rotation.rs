@@ -323,3 +323,6 @@ impl World for Rotation {
         self.vault.discard(run.run).await
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -15,3 +15,6 @@ pub mod retire;
 pub mod sessions;
 pub mod stage;
 pub mod verify;
+
+#[cfg(test)]
+pub(crate) mod testing;

@@ -375,6 +375,24 @@ mod tests {
         assert_eq!(update.value(Some(&other)).unwrap_err().kind(), Kind::Conflict);
     }
 
+    /// `pgrotate repair` is told to; a rotation meets what somebody has changed since its check.
+    #[test]
+    fn what_is_no_url_of_this_database_is_written_anew_only_where_that_is_wanted() {
+        let (template, target, copy) =
+            (Template::parse("{database_url}").unwrap(), target(), CopyId::from("a:b"));
+        let (url, password, none) =
+            (UrlTemplate::parse(URL, &target).unwrap(), Secret::new("new"), BTreeMap::new());
+        let update = update(&template, &url, &target, &password, &copy, &none);
+        let anew = Update { anew: true, ..update };
+        for present in ["postgresql://admin:old@prod/app", "see the vault"].map(Secret::new) {
+            assert_eq!(update.value(Some(&present)).unwrap_err().kind(), Kind::Conflict);
+            assert_eq!(
+                anew.value(Some(&present)).unwrap().expose(),
+                "postgresql+asyncpg://admin:new@db:5432/app?ssl=require"
+            );
+        }
+    }
+
     #[test]
     fn a_text_around_the_value_stays() {
         let template = Template::parse("export DATABASE_URL={database_url}; # {{kept}}").unwrap();
@@ -390,6 +408,7 @@ mod tests {
         let error = Template::parse("{databse_url}").unwrap_err();
         assert_eq!(error.suggestion.as_deref(), Some("database_url"));
         assert_eq!(error.at, 0..13);
+        assert!(error.message.ends_with("there are {password}, {database_url}"), "{}", error.message);
         assert!(Template::parse("constant").is_err());
         assert!(Template::parse("{password} and {password}").is_err());
         assert!(Template::parse("{password").unwrap_err().message.contains("never closed"));
@@ -403,6 +422,8 @@ mod tests {
         assert_eq!(closest("dve", &["dev", "staging"]).as_deref(), Some("dev"));
         assert_eq!(closest("stagging", &["dev", "staging"]).as_deref(), Some("staging"));
         assert_eq!(closest("qa", &["dev", "staging"]), None);
+        assert_eq!(closest("xostgrey", &["postgres"]).as_deref(), Some("postgres"));
+        assert_eq!(closest("xbcdefyz", &["abcdefgh"]), None, "three letters of eight are more than a slip");
     }
 
     #[test]

@@ -39,6 +39,7 @@ pub struct Evidence {
     author: Author,
     /// What the file held when this process had last written it.
     left: Arc<Mutex<Option<Survey>>>,
+    patience: Duration,
 }
 
 /// What came of an append.
@@ -66,7 +67,7 @@ impl Evidence {
     pub fn of(home: &Home, user: String) -> Self {
         let version = env!("CARGO_PKG_VERSION").to_owned();
         let author = Author { user, host: holder::host(), version };
-        Self { path: home.evidence(), author, left: Arc::default() }
+        Self { path: home.evidence(), author, left: Arc::default(), patience: PATIENCE }
     }
 
     /// Who writes it here.
@@ -170,7 +171,7 @@ impl Evidence {
         loop {
             match lock(file) {
                 Ok(()) => return Ok(()),
-                Err(TryLockError::WouldBlock) if began.elapsed() < PATIENCE => std::thread::sleep(PAUSE),
+                Err(TryLockError::WouldBlock) if began.elapsed() < self.patience => std::thread::sleep(PAUSE),
                 Err(TryLockError::WouldBlock) => {
                     return Err(Error::new(Kind::Busy, self.operation())
                         .because("another process has held it for several seconds"));
@@ -181,7 +182,6 @@ impl Evidence {
     }
 
     fn write(&self, file: &mut File, survey: &Survey, bytes: &[u8]) -> std::io::Result<()> {
-        let first = survey.length == 0;
         if survey.dropped.is_some() {
             file.set_len(survey.length)?;
         }
@@ -192,7 +192,8 @@ impl Evidence {
             let _ = file.set_len(survey.length);
         }
         written?;
-        match self.path.parent().filter(|_| first) {
+        // The folder too: the file may be new.
+        match self.path.parent() {
             Some(folder) => File::open(folder)?.sync_all(),
             None => Ok(()),
         }
@@ -274,4 +275,41 @@ pub async fn unlike(store: &SqliteStore, known: impl Fn(RunId) -> u64) -> Result
 pub fn rests(records: &[Record]) -> bool {
     let last = records.last().map(|record| &record.event);
     matches!(last, Some(Event::RunFinished { .. } | Event::RunParked))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Lines that were read while another process writes would end in the middle.
+    #[test]
+    fn who_finds_another_at_it_waits_and_not_for_ever() {
+        let folder = tempfile::tempdir().unwrap();
+        let home = Home::open(folder.path().join("state")).unwrap();
+        let mut evidence = Evidence::of(&home, "tester".into());
+        assert_eq!(evidence.read().unwrap(), None);
+        let another = evidence.open().unwrap();
+        (&another).write_all(b"half a").unwrap();
+        evidence.patience = Duration::from_millis(60);
+        let began = Instant::now();
+        let error = evidence.read().unwrap_err();
+        assert!(error.kind() == Kind::Busy && began.elapsed() >= evidence.patience, "{error}");
+        assert!(error.operation().ends_with("evidence.jsonl"), "{error}");
+        assert_eq!(evidence.open().unwrap_err().kind(), Kind::Busy);
+        evidence.patience = PATIENCE;
+        let reader = std::thread::spawn(move || evidence.read());
+        std::thread::sleep(5 * PAUSE);
+        (&another).write_all(b" line").unwrap();
+        drop(another);
+        assert_eq!(reader.join().unwrap().unwrap().unwrap(), b"half a line");
+    }
+
+    #[test]
+    fn evidence_that_can_not_be_looked_at_is_not_taken_for_none() {
+        let folder = tempfile::tempdir().unwrap();
+        let home = Home::open(folder.path().join("state")).unwrap();
+        std::fs::remove_dir(home.path()).unwrap();
+        std::fs::write(home.path(), "no folder").unwrap();
+        assert!(Evidence::of(&home, "tester".into()).read().is_err());
+    }
 }

@@ -95,7 +95,47 @@ mod tests {
     }
 
     #[test]
+    fn a_dead_process_that_nobody_has_waited_for_is_gone_too() {
+        let mut child = std::process::Command::new("sleep").arg("60").spawn().unwrap();
+        let pid = child.id();
+        let holder = Holder { pid, started: started(pid).unwrap(), ..Holder::this_process() };
+        assert!(!holder.is_gone());
+        child.kill().unwrap();
+        let gone = (0..500).any(|_| {
+            std::thread::sleep(std::time::Duration::from_millis(10));
+            holder.is_gone()
+        });
+        child.wait().unwrap();
+        assert!(gone);
+    }
+
+    #[test]
     fn a_reused_process_id_is_not_the_holder() {
         assert!(Holder { started: "1".into(), ..Holder::this_process() }.is_gone());
+        // Nor is one whose clock began again.
+        assert!(Holder { boot: "another".into(), ..Holder::this_process() }.is_gone());
+        let since = |pid| started(pid).unwrap().parse::<u64>().unwrap();
+        std::thread::sleep(std::time::Duration::from_millis(30));
+        let mut later = std::process::Command::new("sleep").arg("60").spawn().unwrap();
+        let (own, other) = (since(std::process::id()), since(later.id()));
+        later.kill().unwrap();
+        later.wait().unwrap();
+        assert!(own < other, "{own} {other}");
+    }
+
+    #[test]
+    fn uptimes_are_compared_within_one_boot_of_one_machine() {
+        let this = Holder::this_process();
+        assert!(this.is_of_this_boot());
+        assert!(!Holder { boot: "another".into(), ..this.clone() }.is_of_this_boot());
+        assert!(!Holder { host: "elsewhere".into(), ..this }.is_of_this_boot());
+    }
+
+    #[test]
+    fn a_holder_is_named_as_its_machine_names_itself() {
+        let this = Holder::this_process();
+        let kernel = |name| fs::read_to_string(format!("/proc/sys/kernel/{name}")).unwrap().trim().to_owned();
+        assert_eq!((&this.host, &this.boot), (&kernel("hostname"), &kernel("random/boot_id")));
+        assert_eq!(this.describe(), format!("process {} on {}", std::process::id(), kernel("hostname")));
     }
 }

@@ -190,6 +190,8 @@ pub(crate) fn refused(error: &std::io::Error, operation: String) -> Error {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
     use super::*;
     use crate::system::OsEntropy;
     use pgrotate_core::Secret;
@@ -204,8 +206,11 @@ mod tests {
         let path = home.path().join("fingerprint.key");
         assert_eq!(std::fs::metadata(&path).unwrap().mode() & 0o777, 0o600);
         assert_eq!(std::fs::metadata(home.path()).unwrap().mode() & 0o777, 0o700);
-        std::fs::write(&path, "short").unwrap();
-        assert!(home.fingerprint_key(&OsEntropy).is_err());
+        for wrong in ["short", "33 bytes are one more than a key."] {
+            std::fs::write(&path, wrong).unwrap();
+            let error = home.fingerprint_key(&OsEntropy).unwrap_err().to_string();
+            assert!(error.ends_with("it is not a key of 32 bytes"), "{error}");
+        }
     }
 
     #[test]
@@ -229,8 +234,50 @@ mod tests {
     }
 
     #[test]
+    fn a_key_that_others_may_read_is_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        let home = Home::open(folder.path().join("state")).unwrap();
+        home.fingerprint_key(&OsEntropy).unwrap();
+        home.make_evidence_key(&OsEntropy).unwrap();
+        for name in ["fingerprint.key", "evidence.key"] {
+            let path = home.path().join(name);
+            std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o640)).unwrap();
+        }
+        let errors =
+            [home.fingerprint_key(&OsEntropy).unwrap_err(), home.evidence_key().map(|_| ()).unwrap_err()];
+        for error in errors {
+            assert!(error.to_string().contains("others than its owner may read it"), "{error}");
+            assert!(error.hints()[0].starts_with("chmod 600 "), "{error:?}");
+        }
+    }
+
+    /// Marks made with another key would call every copy stale.
+    #[test]
+    fn a_key_that_can_not_be_looked_at_is_not_made_anew() {
+        let folder = tempfile::tempdir().unwrap();
+        let home = Home::open(folder.path().join("state")).unwrap();
+        std::fs::remove_dir(home.path()).unwrap();
+        std::fs::write(home.path(), "no folder").unwrap();
+        let error = home.fingerprint_key(&OsEntropy).unwrap_err();
+        assert!(error.operation().starts_with("cannot read the fingerprint key "), "{error}");
+        assert!(home.evidence_key().is_err());
+    }
+
+    #[test]
+    fn who_comes_second_takes_the_key_that_is_there() {
+        let folder = tempfile::tempdir().unwrap();
+        let home = Home::open(folder.path().join("state")).unwrap();
+        let path = home.path().join("key");
+        home.make(&path, b"first").unwrap();
+        home.make(&path, b"second").unwrap();
+        assert_eq!(std::fs::read(&path).unwrap(), b"first");
+        // With the slash it would have to be a folder: written beside, and not linked into place.
+        assert!(home.make(&home.path().join("other/"), b"lost").is_err());
+        assert_eq!(std::fs::read_dir(home.path()).unwrap().count(), 1, "nothing is left over");
+    }
+
+    #[test]
     fn a_folder_that_others_may_write_is_refused() {
-        use std::os::unix::fs::PermissionsExt;
         let folder = tempfile::tempdir().unwrap();
         std::fs::set_permissions(folder.path(), std::fs::Permissions::from_mode(0o777)).unwrap();
         assert!(Home::open(folder.path()).unwrap_err().to_string().contains("may write"));

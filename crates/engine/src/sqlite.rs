@@ -22,7 +22,7 @@ use pgrotate_core::env::Clock;
 use pgrotate_core::journal::{Journal, Record, RunHeading, fenced};
 use pgrotate_core::lease::{Generation, Lease, Leases, TERM};
 use pgrotate_core::{Environment, Error, Kind, Result, RunId};
-use rusqlite::{Connection, ErrorCode, Transaction, TransactionBehavior};
+use rusqlite::{Connection, Transaction, TransactionBehavior};
 
 use self::rows::{Heading, LeaseRow, column, unsigned};
 use self::witness::{Witness, Witnesses};
@@ -299,12 +299,9 @@ fn append(
         return Err(fenced(&lease.environment));
     }
     for (seq, text) in lines {
-        rows::push_entry(transaction, &mut heading, row.generation, (*seq, text)).map_err(
-            |error| match error.sqlite_error_code() {
-                Some(ErrorCode::ConstraintViolation) => fenced(&lease.environment),
-                _ => damage::sqlite(&error),
-            },
-        )?;
+        // Where an entry is there already, its heading has not told the truth: nobody else writes meanwhile.
+        rows::push_entry(transaction, &mut heading, row.generation, (*seq, text))
+            .map_err(|error| damage::sqlite(&error))?;
     }
     heading.write(transaction)?;
     if begins {

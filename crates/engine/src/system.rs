@@ -37,3 +37,29 @@ impl Entropy for OsEntropy {
         getrandom::fill(buffer).expect("the operating system gives randomness");
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn time_is_the_machines() {
+        let (clock, before, up) = (SystemClock, Timestamp::now(), SystemClock.uptime());
+        assert!(before <= clock.now() && clock.now() <= Timestamp::now());
+        let wait = Duration::from_millis(30);
+        clock.sleep(wait).await;
+        assert!(clock.uptime() - up >= wait, "who sleeps lets that time pass");
+        assert!(clock.uptime() > wait, "it counts from the machine's start");
+    }
+
+    #[test]
+    fn chance_does_not_repeat_itself() {
+        let draw = || {
+            let mut bytes = [0; 32];
+            OsEntropy.fill(&mut bytes);
+            bytes
+        };
+        let (first, second) = (draw(), draw());
+        assert!(first != second && first != [0; 32] && second != [0; 32]);
+    }
+}

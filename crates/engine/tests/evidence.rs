@@ -12,6 +12,7 @@ use pgrotate_core::engine::Wish;
 use pgrotate_core::env::{Clock, Entropy};
 use pgrotate_core::memory::{self, Memory};
 use pgrotate_core::observer::Unobserved;
+use pgrotate_core::rotation::Rotation;
 use pgrotate_engine::evidence::{Appended, unlike};
 use pgrotate_engine::system::{OsEntropy, SystemClock};
 use pgrotate_engine::{Embedded, Evidence, Home, SqliteStore};
@@ -36,12 +37,16 @@ impl Lab {
         SqliteStore::open(&self.home.journal()).unwrap()
     }
 
-    async fn rotate(&self) -> RunId {
+    fn engine(&self) -> (Embedded, Rotation) {
         let (clock, entropy): (Arc<dyn Clock>, Arc<dyn Entropy>) =
             (Arc::new(SystemClock), Arc::new(OsEntropy));
         let rotation = memory::rotation(&self.world, &clock, &entropy);
-        let engine =
-            Embedded::new(self.store(), clock, entropy, Arc::new(Unobserved), Arc::clone(&self.stop));
+        let stop = Arc::clone(&self.stop);
+        (Embedded::new(self.store(), clock, entropy, Arc::new(Unobserved), stop), rotation)
+    }
+
+    async fn rotate(&self) -> RunId {
+        let (engine, rotation) = self.engine();
         let wish = Wish { operator: "somebody".into(), ticket: None, overrides: Default::default() };
         engine.start(&rotation, wish).await.unwrap().0
     }
@@ -83,6 +88,10 @@ async fn it_goes_as_far_as_the_journal_and_says_nothing_twice() {
     let first = lab.rotate().await;
     assert_eq!(lab.append(Some(first)).await.runs, [(first, false)]);
     let once = lab.evidence().read().unwrap();
+    let hash = lab.engine().0.state(first).await.unwrap().plan().hash().to_string();
+    let text = String::from_utf8(once.clone().unwrap()).unwrap();
+    let with_plan: Vec<_> = text.lines().map(|line| line.contains(&hash)).collect();
+    assert!(with_plan[0] && !with_plan[1..].contains(&true), "a run begins with its plan's hash");
     assert!(lab.append(Some(first)).await.runs.is_empty());
     assert_eq!(lab.evidence().read().unwrap(), once);
     let second = lab.rotate().await;
@@ -104,6 +113,25 @@ async fn a_run_that_does_not_rest_is_its_own_process_to_write() {
     assert_eq!(lab.append(Some(run)).await.runs, [(run, false)]);
     let proof = lab.proof();
     assert_eq!((proof.entries, lab.missing(&proof).await), (1, 0));
+    // Its process goes on, and appends what has come since.
+    lab.stop.store(false, Ordering::Relaxed);
+    let (engine, rotation) = lab.engine();
+    engine.resume(&rotation, run).await.unwrap();
+    assert_eq!(lab.append(Some(run)).await.runs, [(run, false)]);
+    let (proof, entries) = (lab.proof(), lab.store().lengths().unwrap()[0].1);
+    assert_eq!((proof.entries, lab.missing(&proof).await), (entries, 0));
+    assert_eq!(proof.runs[&run.to_string()].entries, entries);
+}
+
+#[tokio::test]
+async fn a_journal_that_has_lost_entries_is_told_from_one_that_has_more() {
+    let lab = Lab::new();
+    let run = lab.rotate().await;
+    let length = lab.store().lengths().unwrap()[0].1;
+    let told = async |known: u64| unlike(&lab.store(), |_| known).await.unwrap();
+    assert_eq!(told(length).await, []);
+    assert_eq!(told(length + 1).await, [(run, length, length + 1)], "the evidence has more");
+    assert_eq!(told(length - 1).await, [(run, length, length - 1)], "the journal has more");
 }
 
 #[tokio::test]

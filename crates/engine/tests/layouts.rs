@@ -10,6 +10,7 @@ use std::sync::atomic::AtomicBool;
 use pgrotate_core::engine::Wish;
 use pgrotate_core::env::{Clock, Entropy};
 use pgrotate_core::executor::End;
+use pgrotate_core::journal::Journal as _;
 use pgrotate_core::memory::{self, Memory};
 use pgrotate_core::observer::Unobserved;
 use pgrotate_core::provider::Entry;
@@ -120,6 +121,9 @@ async fn a_run_that_began_in_an_older_journal_is_carried_on() {
     assert_eq!(history.len(), 3);
     assert_eq!((history[1].run, history[2].run), (run(IN_FLIGHT), run(DONE)));
     assert!(history[0].start.generation > history[1].start.generation);
+    let headings = SqliteStore::open(&lab.path()).unwrap().runs(None).await.unwrap();
+    let generations: Vec<_> = headings.iter().map(|heading| heading.generation).collect();
+    assert_eq!(generations, history.iter().map(|state| state.start.generation).collect::<Vec<_>>());
     let raw = lab.raw();
     assert!(raw.execute("DELETE FROM entries", []).unwrap_err().to_string().contains("append-only"));
 }

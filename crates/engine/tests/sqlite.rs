@@ -11,7 +11,7 @@ use pgrotate_core::env::{Clock, Entropy};
 use pgrotate_core::executor::End;
 use pgrotate_core::ids::RunId;
 use pgrotate_core::journal::{Event, FORMAT, Journal, Record, RunOutcome, Start};
-use pgrotate_core::lease::{Generation, Lease, Leases};
+use pgrotate_core::lease::{Generation, Lease, Leases, TERM};
 use pgrotate_core::memory::{self, Fault, Memory};
 use pgrotate_core::observer::Unobserved;
 use pgrotate_core::{Environment, Kind};
@@ -271,6 +271,33 @@ async fn a_late_lease_is_given_back_without_effect_and_a_damaged_one_is_named() 
     assert_eq!(theirs.release(&newer).await.unwrap_err().kind(), Kind::Corrupt);
 }
 
+/// Other processes, on this machine and on others, read in the row until when it is somebody's.
+#[tokio::test]
+async fn a_lease_is_somebodys_for_a_term_from_its_last_renewal() {
+    let lab = Lab::new();
+    let store = lab.store();
+    let row = || -> (Option<String>, i64, i64) {
+        let columns = "SELECT holder, expires_at_ms, expires_up_ms FROM leases";
+        lab.raw().query_row(columns, [], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?))).unwrap()
+    };
+    let term = i64::try_from(TERM.as_millis()).unwrap();
+    let uptime = || i64::try_from(SystemClock.uptime().as_millis()).unwrap();
+    let (now, up) = (Lab::clock().now().as_millisecond(), uptime());
+    let lease = store.acquire(&environment()).await.unwrap();
+    let (holder, at, until) = row();
+    assert_eq!((holder, at), (Some(Holder::this_process().to_text()), lease.expires_at.as_millisecond()));
+    assert!(at >= now + term && until >= up + term, "{at} {until}");
+    tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+    let renewed = store.renew(&lease).await.unwrap();
+    let (holder, renewed_at, renewed_until) = row();
+    assert_eq!((holder.is_some(), renewed_at), (true, renewed.expires_at.as_millisecond()));
+    assert!(renewed_at >= at + 20 && renewed_until >= until + 20, "{renewed_at} {renewed_until}");
+    store.release(&renewed).await.unwrap();
+    let (holder, over, until) = row();
+    assert_eq!((holder, until), (None, 0));
+    assert!(over <= Lab::clock().now().as_millisecond(), "it ended when it was given back");
+}
+
 #[tokio::test]
 async fn an_entry_that_leaves_a_gap_is_a_late_writers() {
     let lab = Lab::new();
@@ -281,6 +308,11 @@ async fn an_entry_that_leaves_a_gap_is_a_late_writers() {
     store.append(&lease, run, std::slice::from_ref(&record)).await.unwrap();
     let gap = Record { seq: 2, event: Event::RunParked, ..record.clone() };
     assert_eq!(store.append(&lease, run, &[gap]).await.unwrap_err().kind(), Kind::Fenced);
+    // Of a run that is not known at all: its beginning was there when it was read.
+    let later = Record { seq: 1, event: Event::RunParked, ..record.clone() };
+    let unknown = RunId::generate(Lab::clock().now(), &OsEntropy);
+    let error = store.append(&lease, unknown, &[later]).await.unwrap_err();
+    assert!(error.to_string().contains("it has no beginning any more"), "{error}");
     // The run is another environment's.
     let other = store.acquire(&Environment::from("other")).await.unwrap();
     let next = Record { seq: 1, event: Event::RunParked, ..record };
@@ -299,6 +331,10 @@ async fn entries_without_a_heading_are_a_damage_of_their_run() {
     let unknown = RunId::generate(Lab::clock().now(), &OsEntropy);
     let error = store.read(unknown).await.unwrap_err();
     assert!(!error.to_string().contains("it has entries and no heading"), "{error}");
+    // Nor is it begun a second time: that would be another's entry under its number.
+    let lease = store.acquire(&environment()).await.unwrap();
+    let error = store.append(&lease, run, &[first(&lab, &lease)]).await.unwrap_err();
+    assert_eq!(error.kind(), Kind::Corrupt, "{error}");
 }
 
 fn first(lab: &Lab, lease: &Lease) -> Record {

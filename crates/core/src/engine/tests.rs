@@ -13,6 +13,7 @@ use crate::journal::{MemoryJournal, Record, RunHeading};
 use crate::lease::{Generation, Lease};
 use crate::memory::{self, Memory};
 use crate::observer::Unobserved;
+use crate::past::Past;
 use crate::plan::{Back, Plan};
 use crate::rotation::Rotation;
 
@@ -101,6 +102,21 @@ impl Lab {
     fn start(&self, refused_at: Option<&str>) -> (RunId, End) {
         let world = Refusing { rotation: self.rotation(None), refused_at };
         self.engine.start(&world, wish()).now_or_never().unwrap().unwrap()
+    }
+
+    /// A run that puts one copy right.
+    fn repair(&self) -> RunId {
+        let rotation = Rotation { repair: Some(vec![memory::url_copy()]), ..self.rotation(None) };
+        let (run, end) = self.engine.start(&rotation, wish()).now_or_never().unwrap().unwrap();
+        assert!(matches!(end, End::Done), "{end:?}");
+        run
+    }
+
+    /// What the journal knows, where this very environment has to be rotated first.
+    fn past(&self) -> Past {
+        let test = Environment::from("test");
+        let first = (test.clone(), std::time::Duration::ZERO);
+        self.engine.past(&test, Some(first)).now_or_never().unwrap().unwrap()
     }
 
     fn start_again(&self) -> Error {
@@ -206,6 +222,74 @@ fn to_call_off_a_run_that_is_over_drops_what_it_may_have_left() {
     let end = lab.engine.abort(&lab.rotation(None), run).now_or_never().unwrap().unwrap();
     assert!(matches!(end, End::Aborted), "{end:?}");
     assert_eq!(lab.world.state().calls[before..], ["vault.discard"]);
+}
+
+#[test]
+fn a_run_that_is_over_is_over_whoever_came_after_it() {
+    let lab = Lab::new();
+    let (first, _) = lab.start(None);
+    lab.start(None);
+    let resumed = lab.engine.resume(&lab.rotation(None), first).now_or_never().unwrap();
+    let Err(Trouble::Before(error)) = resumed else { panic!("{resumed:?}") };
+    assert_eq!(error.causes(), ["it is over"]);
+}
+
+#[test]
+fn the_journal_knows_who_wrote_a_copy_last_and_what_was_proven() {
+    let lab = Lab::new();
+    assert!(lab.past().published.is_empty() && lab.past().pinned.is_none());
+    assert_eq!(lab.past().forerunner.unwrap().proven, None);
+    let (done, _) = lab.start(None);
+    let writer = |past: &Past, copy: &CopyId| past.published[copy].run;
+    let past = lab.past();
+    assert_eq!(writer(&past, &memory::password_copy()), done);
+    assert_eq!((past.pinned.unwrap().run, past.forerunner.unwrap().proven.unwrap().0), (done, done));
+
+    let repair = lab.repair();
+    let past = lab.past();
+    assert_eq!(writer(&past, &memory::password_copy()), done);
+    assert_eq!(writer(&past, &memory::url_copy()), repair);
+    assert_eq!(past.pinned.unwrap().run, repair, "it has seen the same systems");
+    assert_eq!(past.forerunner.unwrap().proven.unwrap().0, done, "it proves nothing of a rotation");
+
+    let (parked, _) = lab.start(Some("activate"));
+    let past = lab.past();
+    assert_eq!(writer(&past, &memory::url_copy()), parked, "it has come that far");
+    assert_eq!(past.pinned.unwrap().run, repair, "it has not come to its end");
+    assert_eq!(past.forerunner.unwrap().proven.unwrap().0, done);
+}
+
+#[test]
+fn what_brought_no_password_is_not_taken_back() {
+    let lab = Lab::new();
+    let repair = lab.repair();
+    let error = lab.way_back(repair).unwrap_err();
+    assert_eq!(error.causes(), ["it brought no other password, it put copies right"]);
+}
+
+/// The newest decides, and a rollback that came to nothing decides nothing.
+#[test]
+fn a_run_that_waits_is_found_behind_a_rollback_that_failed_and_not_behind_a_run_that_is_done() {
+    let lab = Lab::new();
+    let open = || -> Vec<RunId> {
+        let open = lab.engine.unfinished(None).now_or_never().unwrap().unwrap();
+        open.iter().map(|state| state.run).collect()
+    };
+    assert_eq!(open(), []);
+    let (failed, _) = lab.start(Some("stage"));
+    assert!(lab.engine.state(failed).now_or_never().unwrap().unwrap().changed_nothing());
+    assert_eq!(open(), []);
+    let (parked, _) = lab.start(Some("publish"));
+    assert_eq!(open(), [parked]);
+    let back = lab.rotation(Some(lab.way_back(parked).unwrap()));
+    let refusing = Refusing { rotation: back, refused_at: Some("stage") };
+    let (_, end) = lab.engine.start(&refusing, wish()).now_or_never().unwrap().unwrap();
+    assert!(matches!(end, End::Failed(_)), "{end:?}");
+    assert_eq!(open(), [parked]);
+    let back = lab.rotation(Some(lab.way_back(parked).unwrap()));
+    let (_, end) = lab.engine.start(&back, wish()).now_or_never().unwrap().unwrap();
+    assert!(matches!(end, End::Done), "{end:?}");
+    assert_eq!(open(), [], "what was taken back is nobody's any more");
 }
 
 /// The same name in another configuration may mean another server.

@@ -40,6 +40,22 @@ fn the_table_of_legal_transitions() {
     ");
 }
 
+/// The report and the simulation find a step's entries by this.
+#[test]
+fn an_entry_says_which_step_it_moves_and_how() {
+    let step = || StepId::from("check");
+    let outcome = Box::new(Outcome::changed());
+    for (event, by) in [
+        (Event::StepStarted { step: step(), attempt: 1 }, StepMove::Start),
+        (Event::StepFinished { step: step(), outcome }, StepMove::Finish),
+        (Event::StepFailed { step: step(), error: unreachable() }, StepMove::Fail),
+        (Event::StepParked { step: step() }, StepMove::Park),
+    ] {
+        assert_eq!((step_move(&event), phase_move(&event)), (Some((&step(), by)), PhaseMove::Step));
+    }
+    assert_eq!(step_move(&Event::RunParked), None);
+}
+
 #[test]
 fn nothing_follows_the_end() {
     assert!(PhaseMove::ALL.into_iter().all(|by| next_phase(Phase::Finished, by).is_none()));
@@ -263,7 +279,10 @@ fn a_run_remembers_what_it_did_and_when() {
     assert!(run.0.may_have_staged());
     run.finish("stage", Outcome::changed());
     let install = at(run.0.next_seq);
-    run.done(&["install", "prove"]);
+    run.done(&["install"]);
+    assert_eq!(run.0.proven_at(), None, "that it was set proves nothing");
+    run.done(&["prove"]);
+    assert_eq!(run.0.proven_at(), Some(at(run.0.next_seq - 1)));
     assert!(!run.0.has_promoted());
     let promoted = at(run.0.next_seq + 1);
     run.done(&["promote"]);

@@ -288,6 +288,9 @@ fn look_at_ticket(rotation: &Rotation, ticket: &str) -> Option<Finding> {
 }
 
 #[cfg(test)]
+mod obstacles;
+
+#[cfg(test)]
 mod tests {
     use std::sync::Arc;
 

@@ -32,3 +32,33 @@ pub(crate) async fn perform(rotation: &Rotation, id: &CopyId, run: &RunState) ->
     let outcome = copy.sink.publish(&update).await?;
     Ok(Outcome { fingerprint: Some(rotation.key.fingerprint(&keys.next)), ..outcome })
 }
+
+#[cfg(test)]
+mod tests {
+    use futures::FutureExt;
+
+    use super::super::testing::{begun, rotation};
+    use super::*;
+    use crate::error::Kind;
+    use crate::keyring::Keys;
+    use crate::memory;
+
+    /// A rotation has looked before, so somebody has changed it since; a repair is asked for because it is wrong.
+    #[test]
+    fn only_a_repair_writes_a_url_anew_that_points_elsewhere() {
+        let publish = |repair: bool| {
+            let (world, copy) = (memory::world("now"), memory::url_copy());
+            let elsewhere = memory::url("now").replace("@db:", "@prod:");
+            world.state().copies.insert(copy.clone(), vec![elsewhere]);
+            let mut rotation = rotation(&world);
+            rotation.repair = repair.then(|| vec![copy.clone()]);
+            let run = begun(rotation.plan());
+            rotation.keyring.keep(run.run, Keys::promoted("new", None));
+            let outcome = perform(&rotation, &copy, &run).now_or_never().unwrap();
+            let written = world.state().copies[&copy].last().unwrap().clone();
+            outcome.map(|_| written).map_err(|error| error.kind())
+        };
+        assert_eq!(publish(false), Err(Kind::Conflict));
+        assert_eq!(publish(true), Ok(memory::url("new")));
+    }
+}

@@ -137,21 +137,144 @@ pub(crate) async fn other(rotation: &Rotation, id: &str, run: &RunState) -> Resu
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
+    use std::collections::BTreeMap;
 
+    use async_trait::async_trait;
+    use futures::FutureExt;
+
+    use super::super::testing::{begun, begun_with, rotation, tried};
     use super::*;
-    use crate::env::testing::{ManualClock, SeededEntropy};
-    use crate::env::{Clock, Entropy};
-    use crate::memory;
+    use crate::keyring::Keys;
+    use crate::memory::{self, Memory};
+    use crate::plan::Action;
+    use crate::provider::Vantage;
+    use crate::secret::Secret;
 
     #[test]
     fn a_reference_proves_what_it_points_at_and_nothing_else() {
-        let clock: Arc<dyn Clock> = Arc::new(ManualClock::at_second(0));
-        let entropy: Arc<dyn Entropy> = Arc::new(SeededEntropy::new(1));
-        let rotation = memory::rotation(&memory::world("x"), &clock, &entropy);
+        let rotation = rotation(&memory::world("x"));
         assert_eq!(reference(&rotation, "memory:url").effect, Effect::Confirmed);
         let elsewhere = reference(&rotation, "memory:elsewhere");
         assert_eq!(elsewhere.effect, Effect::Unseen);
         assert!(elsewhere.notes[0].contains("memory:elsewhere"));
+    }
+
+    /// A run that brings the password `new`, and knows this one from before it.
+    fn run(rotation: &Rotation, previous: Option<&str>) -> RunState {
+        with_keys(begun(rotation.plan()), rotation, previous)
+    }
+
+    fn with_keys(run: RunState, rotation: &Rotation, previous: Option<&str>) -> RunState {
+        let keys = Keys::promoted("new", previous);
+        rotation.keyring.keep(run.run, keys);
+        run
+    }
+
+    /// A server under its name, with the passwords that it accepts; with none it can't be reached.
+    struct Server(&'static str, Option<&'static [&'static str]>);
+
+    #[async_trait]
+    impl Verifier for Server {
+        async fn login(&self, secret: &Secret) -> Result<Login> {
+            let accepted = self.1.ok_or_else(|| Error::new(Kind::TimedOut, "reach it"))?;
+            Ok(if accepted.contains(&secret.expose()) { Login::Accepted } else { Login::Refused })
+        }
+    }
+
+    impl Vantage for Server {
+        fn name(&self) -> &str {
+            self.0
+        }
+    }
+
+    #[test]
+    fn the_new_password_has_to_work_and_the_old_one_must_not() {
+        let prove = |accepted: &'static [&'static str], previous| {
+            let mut rotation = rotation(&memory::world("x"));
+            rotation.verifier = Box::new(Server("here", Some(accepted)));
+            let run = run(&rotation, previous);
+            login(&rotation, &run).now_or_never().unwrap()
+        };
+        assert_eq!(prove(&["new"], Some("old")).unwrap().effect, Effect::Confirmed);
+        let why = |accepted, previous| {
+            let error = prove(accepted, previous).unwrap_err();
+            assert_eq!(error.kind(), Kind::Refused);
+            error.causes()[0].clone()
+        };
+        assert_eq!(why(&["old"], Some("old")), "the server refuses the new password");
+        assert_eq!(why(&["new", "old"], Some("old")), "the server still accepts the old password");
+        assert_eq!(why(&["new"], Some("new")), "old and new password are the same");
+        assert_eq!(prove(&["new"], None).unwrap().effect, Effect::Unseen, "there is no old one to try");
+    }
+
+    #[test]
+    fn each_vantage_proves_what_is_seen_from_there() {
+        let mut rotation = rotation(&memory::world("x"));
+        rotation.around.vantages =
+            vec![Box::new(Server("proxy", Some(&["old"]))), Box::new(Server("office", Some(&["new"])))];
+        let run = run(&rotation, Some("old"));
+        let prove = |vantage| from(&rotation, vantage, &run).now_or_never().unwrap();
+        assert_eq!(prove("office").unwrap().effect, Effect::Confirmed);
+        let error = prove("proxy").unwrap_err();
+        assert!(error.kind() == Kind::Refused && error.operation().ends_with("from proxy"), "{error}");
+        assert_eq!(
+            prove("home").unwrap_err().kind(),
+            Kind::Config,
+            "it is not in the configuration any more"
+        );
+    }
+
+    #[test]
+    fn a_server_of_another_environment_that_takes_the_new_password_is_this_one() {
+        let prove = |servers: Vec<Server>| {
+            let mut rotation = rotation(&memory::world("x"));
+            let named = servers.into_iter().map(|own| (own.0.into(), Box::new(own) as Box<dyn Verifier>));
+            rotation.around.elsewhere = named.collect();
+            let run = run(&rotation, Some("old"));
+            elsewhere(&rotation, &run).now_or_never().unwrap()
+        };
+        let (dev, lost) = (|| Server("dev", Some(&["other"])), || Server("lost", None));
+        let outcome = prove(vec![dev()]).unwrap();
+        assert_eq!(
+            (outcome.effect, &outcome.notes[..]),
+            (Effect::Confirmed, &["refused in dev".to_owned()][..])
+        );
+        let outcome = prove(vec![lost(), dev()]).unwrap();
+        assert_eq!(outcome.effect, Effect::Unseen, "who can't be asked proves nothing");
+        assert_eq!(outcome.notes, ["lost could not be asked: cannot reach it", "refused in dev"]);
+        assert_eq!(prove(vec![lost()]).unwrap().notes.len(), 1);
+        let error = prove(vec![dev(), Server("prod", Some(&["new"]))]).unwrap_err();
+        assert!(error.causes()[0].contains("prod and test have one server"), "{error}");
+    }
+
+    /// What a copy is seen to hold after the run has published it, on a try after this failure.
+    fn read_back(world: &Memory, failure: Option<Error>) -> Result<Outcome> {
+        let rotation = rotation(world);
+        let id = memory::password_copy();
+        let run = begun_with(&rotation, &[Action::VerifyCopy { copy: id.clone() }]);
+        let (mut run, step) = (with_keys(run.clone(), &rotation, Some("old")), run.plan().steps[0].clone());
+        if let Some(error) = failure {
+            tried(&mut run, &step.id, Err(error));
+        }
+        copy(&rotation, &id, &step, &run).now_or_never().unwrap()
+    }
+
+    #[test]
+    fn a_copy_that_was_found_different_is_published_once_more_and_no_other() {
+        let holds = |value: &str| {
+            let world = memory::world("old");
+            world.state().copies = BTreeMap::from([(memory::password_copy(), vec![value.to_owned()])]);
+            world
+        };
+        assert_eq!(read_back(&holds("new"), None).unwrap().effect, Effect::Confirmed);
+        let error = read_back(&holds("other"), None).unwrap_err();
+        assert_eq!(error.kind(), Kind::Conflict);
+        let world = holds("other");
+        assert_eq!(read_back(&world, Some(error)).unwrap().effect, Effect::Confirmed);
+        assert_eq!(world.state().copies[&memory::password_copy()], ["other", "new"]);
+        let world = holds("other");
+        let unreachable = Error::new(Kind::TimedOut, "reach it").later(None);
+        assert_eq!(read_back(&world, Some(unreachable)).unwrap_err().kind(), Kind::Conflict);
+        assert_eq!(world.state().copies[&memory::password_copy()], ["other"], "it is only looked at");
     }
 }

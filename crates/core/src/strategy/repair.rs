@@ -63,6 +63,7 @@ mod tests {
         };
         let plan = plan(&outline, &[CopyId::from("b:two")]);
         assert_eq!((plan.defect(), plan.changes_password()), (None, false));
+        assert_eq!(plan.repair(), Some(vec![CopyId::from("b:two")]), "who goes on with it asks for the same");
         let steps: Vec<_> = plan.steps.iter().map(|step| step.id.to_string()).collect();
         insta::assert_snapshot!(steps.join("\n"), @r"
         check

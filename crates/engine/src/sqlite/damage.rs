@@ -76,3 +76,49 @@ pub(super) fn sqlite(error: &rusqlite::Error) -> Error {
     };
     Error::new(kind, "use the journal").because(why).hint(hint)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn said(code: i32) -> Error {
+        sqlite(&rusqlite::Error::SqliteFailure(ffi::Error::new(code), None))
+    }
+
+    /// Who is told that the journal is damaged goes on without it; so only what is damaged is called that.
+    #[test]
+    fn what_passes_or_can_be_put_right_is_not_called_damage() {
+        for (code, kind, word) in [
+            (ffi::SQLITE_FULL, Kind::BadState, "the disk is full"),
+            (ffi::SQLITE_IOERR_SHMSIZE, Kind::BadState, "the disk is full"),
+            (ffi::SQLITE_IOERR, Kind::BadState, "the disk failed"),
+            (ffi::SQLITE_READONLY, Kind::Config, "can't be written"),
+            (ffi::SQLITE_CANTOPEN, Kind::Config, "can't be written"),
+            (ffi::SQLITE_PERM, Kind::Config, "can't be written"),
+            (ffi::SQLITE_BUSY, Kind::Busy, "another process holds it for too long"),
+            (ffi::SQLITE_LOCKED, Kind::Busy, "another process holds it for too long"),
+            (ffi::SQLITE_CORRUPT, Kind::Corrupt, "the file is damaged"),
+            (ffi::SQLITE_NOTADB, Kind::Corrupt, "the file is damaged"),
+            (ffi::SQLITE_ERROR, Kind::Corrupt, "of another program"),
+        ] {
+            let error = said(code);
+            assert_eq!(error.kind(), kind, "{code}: {error}");
+            assert!(error.causes().iter().any(|cause| cause.ends_with(word)), "{code}: {error}");
+        }
+    }
+
+    #[test]
+    fn who_has_to_put_the_state_folder_right_is_told_where_it_is() {
+        let path = Path::new("state/journal.sqlite");
+        for (code, told) in
+            [(ffi::SQLITE_FULL, true), (ffi::SQLITE_READONLY, true), (ffi::SQLITE_BUSY, false)]
+        {
+            let error = placed(said(code), path);
+            assert_eq!(
+                error.causes().iter().any(|cause| cause.contains("state/journal.sqlite")),
+                told,
+                "{error}"
+            );
+        }
+    }
+}

@@ -237,6 +237,45 @@ mod tests {
         assert_eq!(std::fs::metadata(&witnesses.0).unwrap().mode() & 0o777, 0o700);
     }
 
+    /// A shorter one leaves nothing of a longer one behind, wherever the line ends.
+    #[test]
+    fn a_note_of_any_length_fills_whole_sectors_with_a_line() {
+        for length in 1..=2 * SECTOR {
+            let text = witness(&"x".repeat(length), 1).to_text();
+            assert!(text.len().is_multiple_of(SECTOR) && text.ends_with('\n'), "{length}");
+            assert!(text.trim_end().len() + SECTOR >= text.len(), "{length}: no more sectors than it takes");
+        }
+    }
+
+    #[test]
+    fn what_can_not_be_looked_at_is_not_taken_for_nothing() {
+        let folder = tempfile::tempdir().unwrap();
+        let witnesses = Witnesses::beside(&folder.path().join("journal.sqlite"));
+        assert_eq!(witnesses.all().unwrap(), []);
+        std::fs::write(&witnesses.0, "no folder").unwrap();
+        assert_eq!(witnesses.all().unwrap_err().kind(), Kind::Corrupt);
+        let refused = witnesses.note(&witness("dev", 1)).unwrap_err();
+        assert_eq!(refused.kind(), ErrorKind::NotADirectory, "as it was refused at first");
+        std::fs::remove_file(&witnesses.0).unwrap();
+        std::fs::create_dir_all(witnesses.path(&Environment::from("dev"))).unwrap();
+        assert_eq!(witnesses.all().unwrap_err().kind(), Kind::Corrupt);
+    }
+
+    #[test]
+    fn a_new_lease_is_noted_beside_what_was_written_last_or_not_begun() {
+        let folder = tempfile::tempdir().unwrap();
+        let witnesses = Witnesses::beside(&folder.path().join("journal.sqlite"));
+        let noted = witness("dev", 17);
+        witnesses.note(&noted).unwrap();
+        let lease = LeaseRow { generation: 4, runs: 2, ..LeaseRow::first(Environment::from("dev")) };
+        witnesses.begin(&lease).unwrap();
+        assert_eq!(witnesses.all().unwrap(), [Witness { generation: 4, ..noted }]);
+        std::fs::remove_dir_all(&witnesses.0).unwrap();
+        std::fs::create_dir(&witnesses.0).unwrap();
+        std::fs::create_dir(witnesses.path(&lease.environment)).unwrap();
+        assert!(witnesses.begin(&lease).is_err());
+    }
+
     #[test]
     fn a_later_one_replaces_an_earlier_one_whole() {
         let folder = tempfile::tempdir().unwrap();

@@ -15,7 +15,7 @@ use crate::observer::Unobserved;
 use crate::past::Overrides;
 use crate::{Environment, RunId, StepId};
 
-/// A server that has these sessions by its clock, which begins with the test's.
+/// A server that has these sessions by its clock.
 struct Server {
     clock: Arc<dyn Clock>,
     sessions: Mutex<Vec<Session>>,
@@ -23,6 +23,8 @@ struct Server {
     logs_in: Option<i64>,
     /// Sessions that were ended log in again.
     comes_back: bool,
+    /// How far its clock is ahead of ours.
+    ahead: Duration,
 }
 
 fn session(name: &str, second: i64) -> Session {
@@ -36,7 +38,7 @@ impl Census for Arc<Server> {
         let now = self.clock.now();
         let mut sessions = self.sessions.lock().unwrap().clone();
         sessions.extend(self.logs_in.filter(|at| *at <= now.as_second()).map(|at| session("api", at)));
-        Ok(Sample { at: now, sessions })
+        Ok(Sample { at: now + self.ahead, sessions })
     }
 
     async fn end(&self, _: &Secret, sessions: &[Session]) -> Result<usize> {
@@ -63,7 +65,8 @@ impl Lab {
     fn new(there: &[Session], logs_in: Option<i64>) -> Self {
         let clock: Arc<dyn Clock> = Arc::new(ManualClock::at_second(1000));
         let sessions = Mutex::new(there.to_vec());
-        let server = Arc::new(Server { clock: Arc::clone(&clock), sessions, logs_in, comes_back: false });
+        let (comes_back, ahead) = (false, Duration::ZERO);
+        let server = Arc::new(Server { clock: Arc::clone(&clock), sessions, logs_in, comes_back, ahead });
         let sessions = Sessions {
             application_name: WildMatch::new("api"),
             addresses: Vec::new(),
@@ -126,7 +129,34 @@ fn a_session_from_after_the_change_is_proof() {
     let outcome = Lab::new(&[session("api", 500)], Some(1010)).proof().unwrap();
     assert_eq!(outcome.effect, Effect::Confirmed);
     assert!(outcome.notes[0].contains("1970-01-01T00:16:50"), "{:?}", outcome.notes);
+    assert!(outcome.notes[0].ends_with("; one session now"), "{:?}", outcome.notes);
     assert!(outcome.notes[1].contains("which proves nothing: api@socket (pid 500"), "{:?}", outcome.notes);
+}
+
+#[test]
+fn who_has_none_from_before_has_nothing_more_to_say() {
+    let outcome = Lab::new(&[session("api", 1001)], Some(1002)).proof().unwrap();
+    assert_eq!(outcome.notes.len(), 1, "{:?}", outcome.notes);
+    assert!(outcome.notes[0].contains("at 1970-01-01T00:16:41"), "the first of them: {:?}", outcome.notes);
+    let outcome = Lab::new(&[session("api", 1001), session("api", 1002)], None).proof().unwrap();
+    assert!(outcome.notes[0].ends_with("; 2 sessions now"), "{:?}", outcome.notes);
+}
+
+#[test]
+fn one_from_the_very_instant_of_the_change_proves_nothing() {
+    let error = Lab::new(&[session("api", 1000)], None).proof().unwrap_err();
+    assert!(error.causes()[0].contains("api@socket (pid 1000"), "{error}");
+}
+
+/// By our own clock, which is late, it would have come after the change.
+#[test]
+fn before_and_after_are_told_by_the_clock_of_the_server() {
+    let mut lab = Lab::new(&[session("api", 1050)], None);
+    Arc::get_mut(&mut lab.server).unwrap().ahead = Duration::from_secs(100);
+    assert!(lab.proof().unwrap_err().causes()[0].contains("api@socket (pid 1050"));
+    let mut lab = Lab::new(&[session("api", 1101)], None);
+    Arc::get_mut(&mut lab.server).unwrap().ahead = Duration::from_secs(100);
+    assert!(lab.proof().is_ok());
 }
 
 #[test]
