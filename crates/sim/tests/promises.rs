@@ -4,8 +4,8 @@
 #![allow(clippy::unwrap_used)]
 
 use pgrotate_core::journal::RunOutcome;
-use pgrotate_sim::play::{Keep, Verdict, chosen, sabotaged, sabotaged_seed, seed};
-use pgrotate_sim::{Chosen, Death, Fault, Moves, Sabotage, Scenario};
+use pgrotate_sim::play::{Keep, Verdict, chosen, sabotaged, seed, seed_by};
+use pgrotate_sim::{Chosen, Death, Fault, Moves, Sabotage, Scenario, Way};
 
 const JOURNAL: Keep = Keep { story: false, moves: true, journal: true };
 
@@ -28,7 +28,8 @@ fn the_same_seed_gives_the_same_journal() {
 #[test]
 fn seeds_that_once_broke_a_promise_keep_it() {
     for number in KEPT {
-        assert_eq!(seed(number, JOURNAL).broken, Vec::<String>::new(), "pgrotate-sim --seed {number}");
+        let verdict = seed_by(Way::InPlace, number, JOURNAL, None);
+        assert_eq!(verdict.broken, Vec::<String>::new(), "pgrotate-sim --seed {number} --way InPlace");
     }
 }
 
@@ -89,11 +90,18 @@ fn every_fault_at_every_request_and_a_death_at_every_look() {
 fn is_noticed(sabotage: Sabotage, promise: char) -> bool {
     let found = |verdict: Verdict| verdict.broken.iter().any(|words| words.starts_with(promise));
     let keep = Keep::default();
-    one_thing(Scenario::Rotate)
-        .into_iter()
-        .chain([Chosen::nothing(Scenario::Rotate)])
-        .any(|faults| found(sabotaged(&faults, keep, Some(sabotage))))
-        || (0..3_000).any(|number| found(sabotaged_seed(number, keep, Some(sabotage))))
+    let scenario = |way: &Way| match way {
+        Way::InPlace => Scenario::Rotate,
+        Way::Password => Scenario::Turn,
+        Way::NoLogin => Scenario::Close,
+    };
+    sabotage.ways().iter().all(|way| {
+        one_thing(scenario(way))
+            .into_iter()
+            .chain([Chosen::nothing(scenario(way))])
+            .any(|faults| found(sabotaged(&faults, keep, Some(sabotage))))
+            || (0..3_000).any(|number| found(seed_by(*way, number, keep, Some(sabotage))))
+    })
 }
 
 #[test]
