@@ -84,7 +84,8 @@ impl Vault for Vendor {
                 let forgets = world.is_sabotaged(Sabotage::PromoteForgets);
                 let nameless = world.is_sabotaged(Sabotage::PromoteNamesNobody);
                 world.write_safe(how.at_ms, |safe| {
-                    if !safe.current.as_ref().is_some_and(|kept| kept.is(run, &password)) {
+                    let is_current = safe.current.as_ref().is_some_and(|kept| kept.is(run, &password));
+                    if !is_current {
                         if !safe.pending.iter().any(|kept| kept.is(run, &password)) {
                             return Err(Error::new(Kind::Conflict, "promote a password"));
                         }
@@ -93,7 +94,10 @@ impl Vault for Vendor {
                         safe.current = if forgets { safe.previous.clone() } else { Some(next) };
                         safe.user = if nameless { safe.user.take() } else { user.or(safe.user.take()) };
                     }
-                    safe.pending.retain(|kept| kept.run != Some(run));
+                    // A request that comes late drops what was there when it was sent, and that is gone by now.
+                    if !(is_current && how.late) {
+                        safe.pending.retain(|kept| kept.run != Some(run));
+                    }
                     Ok(Some(VersionId::new(safe.writes.to_string())))
                 })
             })
