@@ -99,7 +99,9 @@ fn main() -> ExitCode {
     let args = Args::parse();
     let keep = Keep { story: true, moves: false, journal: false };
     match (args.seed, &args.play) {
-        (Some(number), _) => return show(seed_by(args.way.unwrap_or_else(|| Way::of(number)), number, keep, None)),
+        (Some(number), _) => {
+            return show(seed_by(args.way.unwrap_or_else(|| Way::of(number)), number, keep, None));
+        }
         (_, Some(faults)) => return show(chosen(faults, keep)),
         _ => {}
     }

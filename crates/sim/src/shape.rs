@@ -118,11 +118,7 @@ impl Shape {
             goals: goals.collect(),
             armed_at: 0,
             sorts,
-            extras: Extras {
-                soak: dice.in_thousand(200),
-                ticket: dice.in_thousand(300),
-                turns: way.turns(),
-            },
+            extras: Extras { soak: dice.in_thousand(200), ticket: dice.in_thousand(300), turns: way.turns() },
             lag_ms: dice.one_of(&[0, 0, 1_000, 5_000]),
             dies: Deaths::Often(dice.one_of(&[0, 2, 5, 20])),
             sleeps: dice.one_of(&[0, 0, 2, 10]),

@@ -84,7 +84,8 @@ impl Authority for Role {
                     false => Err(refused()),
                 };
             }
-            let whose = if world.is_sabotaged(Sabotage::InstallHitsTheLiveRole) { world.safe.live() } else { seat };
+            let whose =
+                if world.is_sabotaged(Sabotage::InstallHitsTheLiveRole) { world.safe.live() } else { seat };
             world.server.change(whose, Some(next));
             Ok(Outcome::changed())
         };

@@ -283,7 +283,8 @@ impl World {
             self.breaks("2: a run is done, and the role that was live still is");
         }
         let rests_with = self.server.of(live.other());
-        let used = |with: &str| with == password || self.witness.begun.iter().any(|begun| begun.before == with);
+        let used =
+            |with: &str| with == password || self.witness.begun.iter().any(|begun| begun.before == with);
         if rests_with.is_some_and(used) {
             self.breaks("2: a run is done, and the role that was live has a password that was in use");
         }

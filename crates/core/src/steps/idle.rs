@@ -112,7 +112,7 @@ pub(crate) async fn restore(rotation: &Rotation, run: &RunState) -> Result<()> {
         (Retirement::Password, _) => give_back(rotation, role, run, state.previous, &state.pending).await,
         // Whether it is closed no login tells, but closing it twice does no harm.
         (Retirement::NoLogin, Some(current)) => twin.pair.close(live, &current.secret).await.map(drop),
-        (Retirement::NoLogin, None) => Err(cannot_give_back(role, "it does not hold the live role's any more")),
+        (Retirement::NoLogin, None) => Err(cannot_give_back(role, "hold the live role's any more")),
     }
 }
 
@@ -125,7 +125,7 @@ async fn give_back(
     kept: Option<Entry>,
     pending: &[Entry],
 ) -> Result<()> {
-    let kept = kept.ok_or_else(|| cannot_give_back(role, "it does not hold it any more"))?.secret;
+    let kept = kept.ok_or_else(|| cannot_give_back(role, "hold it any more"))?.secret;
     if role.verifier.login(&kept).await? == Login::Accepted {
         return Ok(());
     }
@@ -134,14 +134,14 @@ async fn give_back(
         entry.run == Some(run.run) && mark.as_ref() == Some(&rotation.key.fingerprint(&entry.secret))
     };
     let current = pending.iter().find(installed).ok_or_else(|| {
-        cannot_give_back(role, "it does not show the one that the run has given it")
+        cannot_give_back(role, "show the one that the run has given it")
             .hint(format!("should that stay so: pgrotate roles prepare {} --apply", rotation.environment))
             .later(None)
     })?;
     role.authority.install(&Change { run: run.run, current: &current.secret, next: &kept }).await.map(drop)
 }
 
-fn cannot_give_back(role: Role<'_>, why: &str) -> Error {
+fn cannot_give_back(role: Role<'_>, what: &str) -> Error {
     Error::new(Kind::Conflict, format!("give {} back the password that it had", role.target))
-        .because(format!("of the vault of record: {why}"))
+        .because(format!("the vault of record does not {what}"))
 }
