@@ -46,7 +46,7 @@ fn seeds_that_once_broke_a_promise_keep_it() {
 #[test]
 fn random_seeds_keep_every_promise_and_take_every_transition() {
     let mut moves = Moves::default();
-    let (mut done, mut not, mut back) = (0, 0, 0);
+    let (mut done, mut not, mut back, mut turns) = (0, 0, 0, [0; Way::ALL.len()]);
     for number in 0..1_000 {
         let verdict = seed(number, JOURNAL);
         assert_eq!(verdict.broken, Vec::<String>::new(), "pgrotate-sim --seed {number}");
@@ -58,11 +58,13 @@ fn random_seeds_keep_every_promise_and_take_every_transition() {
             }
         }
         back += u32::from(verdict.journal.contains("stage_previous"));
+        let way = Way::ALL.iter().position(|way| *way == Way::of(number)).unwrap();
+        turns[way] += verdict.outcomes.iter().filter(|outcome| **outcome == Some(RunOutcome::Done)).count();
     }
     assert_eq!(moves.missing(), Vec::<String>::new());
     assert!(
-        done > 100 && not > 100 && back > 100,
-        "{done} done, {not} not, {back} back: the dice are loaded"
+        done > 100 && not > 100 && back > 100 && turns.iter().all(|done| *done > 100),
+        "{done} done, by way {turns:?}, {not} not, {back} back: the dice are loaded"
     );
 }
 
