@@ -183,7 +183,7 @@ pub trait Vault: Send + Sync {
 
     /// Makes this pending password of the run current and the current one previous, in one write, and drops whatever
     /// else the run has staged. Names the role that the password is for, if that can be another one than before. What has
-    /// already happened is not repeated.
+    /// already happened is not repeated; a request of it that arrives only then must not drop what has been staged since.
     ///
     /// # Errors
     /// [`Kind::Conflict`](crate::Kind::Conflict) if this password is neither pending nor current: the server has it.

@@ -1,24 +1,24 @@
 //! Chance, from one seed: the same seed throws the same dice.
 
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use pgrotate_core::env::Entropy;
 
 /// The splitmix64 sequence of a seed. Good enough for choosing faults, never for real passwords.
 #[derive(Clone, Debug)]
-pub(crate) struct Dice(Arc<Mutex<u64>>);
+pub(crate) struct Dice(Arc<AtomicU64>);
 
 impl Dice {
     /// Begins the sequence of a seed.
     pub(crate) fn new(seed: u64) -> Self {
-        Self(Arc::new(Mutex::new(seed)))
+        Self(Arc::new(AtomicU64::new(seed)))
     }
 
     /// The next number.
     pub(crate) fn next(&self) -> u64 {
-        let mut state = self.0.lock().expect("no holder of this lock panics");
-        *state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = *state;
+        const STEP: u64 = 0x9e37_79b9_7f4a_7c15;
+        let mut z = self.0.fetch_add(STEP, Ordering::Relaxed).wrapping_add(STEP);
         z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
         z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
         z ^ (z >> 31)

@@ -9,9 +9,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use clap::Parser;
-use pgrotate_sim::play::{BEFALLS, Keep, Verdict, chosen, seed};
+use pgrotate_sim::play::{BEFALLS, Keep, Verdict, chosen, seed_by};
 use pgrotate_sim::sweep::{on_threads, sweep};
-use pgrotate_sim::{Chosen, Fault, Moves};
+use pgrotate_sim::{Chosen, Fault, Moves, Way};
 use rustix::time::{ClockId, clock_gettime};
 
 /// Simulates rotations and checks what must always hold
@@ -29,6 +29,9 @@ struct Args {
     /// Leave the enumeration out
     #[arg(long)]
     random_only: bool,
+    /// Rotate in this way, whatever the seeds say: "InPlace", "Password" or "NoLogin"
+    #[arg(long, conflicts_with = "play")]
+    way: Option<Way>,
     /// Show what happens in one seed, and nothing else
     #[arg(long)]
     seed: Option<u64>,
@@ -96,7 +99,9 @@ fn main() -> ExitCode {
     let args = Args::parse();
     let keep = Keep { story: true, moves: false, journal: false };
     match (args.seed, &args.play) {
-        (Some(number), _) => return show(seed(number, keep)),
+        (Some(number), _) => {
+            return show(seed_by(args.way.unwrap_or_else(|| Way::of(number)), number, keep, None));
+        }
         (_, Some(faults)) => return show(chosen(faults, keep)),
         _ => {}
     }
@@ -121,7 +126,10 @@ fn main() -> ExitCode {
                     break;
                 }
                 let keep = Keep { moves: number.is_multiple_of(10), ..Keep::default() };
-                sum.take(seed(number, keep), || format!("pgrotate-sim --seed {number}"));
+                let way = args.way.unwrap_or_else(|| Way::of(number));
+                sum.take(seed_by(way, number, keep, None), || {
+                    format!("pgrotate-sim --seed {number} --way {way}")
+                });
             }
             sum.busy = spent();
         })

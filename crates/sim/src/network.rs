@@ -20,6 +20,8 @@ const WELL_AFTER_MS: u64 = 900_000;
 const PATIENCE_MS: u64 = 30_000;
 /// How much later than that a request may still arrive.
 const LATE_MS: u64 = 5_000;
+/// How long a statement takes at most, with the opening of its session.
+const STATEMENT_MS: u64 = 3_000;
 /// How long an outage lasts: longer than any step goes on trying.
 const OUTAGE_MS: u64 = 120_000;
 
@@ -184,6 +186,15 @@ pub(crate) struct Wire {
     pub(crate) process: u32,
 }
 
+/// How something travels.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Way {
+    /// As a request, which proxies and queues may keep for longer than its sender waits.
+    Request,
+    /// Within a session.
+    Session,
+}
+
 /// What a request does there.
 type Effect<T> = Box<dyn FnOnce(&mut World, Arrives) -> Result<T> + Send>;
 
@@ -206,7 +217,7 @@ impl Wire {
         what: &'static str,
         effect: impl FnOnce(&mut World, Arrives) -> Result<T> + Send + 'static,
     ) -> Result<T> {
-        self.send(what, Box::new(effect)).await.map_err(|error| match error.kind() {
+        self.send(what, Way::Request, Box::new(effect)).await.map_err(|error| match error.kind() {
             Kind::TimedOut => error.later(None),
             _ => error,
         })
@@ -219,10 +230,32 @@ impl Wire {
         effect: impl FnOnce(&mut World, Arrives) -> Result<T> + Send + 'static,
     ) -> Result<T> {
         self.network.world.lock().is_written_by(self.process, what);
-        self.send(what, Box::new(effect)).await
+        self.send(what, Way::Request, Box::new(effect)).await
     }
 
-    async fn send<T: Send + 'static>(&self, what: &'static str, effect: Effect<T>) -> Result<T> {
+    /// A change by SQL. It can't arrive minutes later: it goes over a session of its own, nothing keeps it on its way,
+    /// and the server waits neither for a lock nor for the statement longer than its sender listens. When that is
+    /// gone, the statement has its effect within seconds or never. The session is there before the statement is sent;
+    /// so who looks for sessions sees whether one may still come.
+    pub(crate) async fn statement<T: Send + 'static>(
+        &self,
+        what: &'static str,
+        effect: impl FnOnce(&mut World, Arrives) -> Result<T> + Send + 'static,
+    ) -> Result<T> {
+        let session = {
+            let mut world = self.network.world.lock();
+            world.is_written_by(self.process, what);
+            Arc::clone(&world.sessions)
+        };
+        let effect = move |world: &mut World, how: Arrives| {
+            let result = effect(world, how);
+            drop(session);
+            result
+        };
+        self.send(what, Way::Session, Box::new(effect)).await
+    }
+
+    async fn send<T: Send + 'static>(&self, what: &'static str, way: Way, effect: Effect<T>) -> Result<T> {
         let network = &self.network;
         let (fault, deadly) = network.fate(what.split_once(':').map_or(what, |(system, _)| system));
         network.story.tell(&network.time, || {
@@ -230,7 +263,7 @@ impl Wire {
             let deadly = if deadly { ": its answer is deadly" } else { "" };
             format!("process {}: {what}{fault}{deadly}", self.process)
         });
-        let result = self.travel(what, fault, effect).await;
+        let result = self.travel(what, way, fault, effect).await;
         if deadly {
             network.traffic().doomed = Some(self.process);
             std::future::pending::<()>().await;
@@ -241,11 +274,15 @@ impl Wire {
     async fn travel<T: Send + 'static>(
         &self,
         what: &'static str,
+        way: Way,
         fault: Option<Fault>,
         effect: Effect<T>,
     ) -> Result<T> {
         let network = &self.network;
-        let (there, back) = (1 + network.dice.below(20), 1 + network.dice.below(20));
+        let (mut there, back) = (1 + network.dice.below(20), 1 + network.dice.below(20));
+        if way == Way::Session {
+            there += network.dice.below(STATEMENT_MS);
+        }
         let error = |kind| Error::new(kind, what);
         match fault {
             Some(Fault::Refused) => self.in_vain(there + back, error(Kind::Forbidden)).await,
@@ -258,6 +295,10 @@ impl Wire {
             }
             Some(Fault::AnswerLost) => {
                 drop(self.arrive(there, effect, fault));
+                self.in_vain(PATIENCE_MS, error(Kind::TimedOut).unknown()).await
+            }
+            // What is not there after so long is lost with its session.
+            Some(Fault::Late) if way == Way::Session => {
                 self.in_vain(PATIENCE_MS, error(Kind::TimedOut).unknown()).await
             }
             Some(Fault::Late) => {

@@ -17,7 +17,7 @@ use crate::network::{Fates, Fault, Network, Wire};
 use crate::person::Person;
 use crate::process::{self, Command, Exit};
 use crate::sabotage::Sabotage;
-use crate::shape::{Chosen, Deaths, Shape};
+use crate::shape::{Chosen, Deaths, Shape, Way};
 use crate::story::Story;
 use crate::time::{Due, Flag, Time};
 use crate::world::{Shared, World};
@@ -102,13 +102,13 @@ struct Play {
 
 /// Plays what a seed says.
 pub fn seed(seed: u64, keep: Keep) -> Verdict {
-    sabotaged_seed(seed, keep, None)
+    seed_by(Way::of(seed), seed, keep, None)
 }
 
-/// The same, with a promise that somebody breaks on purpose.
-pub fn sabotaged_seed(seed: u64, keep: Keep, sabotage: Option<Sabotage>) -> Verdict {
+/// The same in a way that is given, and perhaps with a promise that somebody breaks on purpose.
+pub fn seed_by(way: Way, seed: u64, keep: Keep, sabotage: Option<Sabotage>) -> Verdict {
     let dice = Dice::new(seed);
-    let shape = Shape::of(&dice);
+    let shape = Shape::of(&dice, way);
     let fates = Fates::Random { in_thousand: dice.one_of(&[0, 10, 50, 200]) };
     Play::new(shape, dice, fates, keep, sabotage).play()
 }
@@ -128,7 +128,7 @@ impl Play {
     fn new(shape: Shape, dice: Dice, fates: Fates, keep: Keep, sabotage: Option<Sabotage>) -> Self {
         let time = Time::default();
         let story = if keep.story { Story::kept() } else { Story::default() };
-        let world = Shared::new(World::new(&shape.sorts, shape.lag_ms, sabotage));
+        let world = Shared::new(World::new(&shape, sabotage));
         let network = Arc::new(Network::new(world, time.clone(), dice.clone(), story, fates));
         let disk = Disk::new(Arc::clone(&network), shape.full);
         let (tasks, befell) = (Vec::new(), BTreeMap::new());

@@ -12,6 +12,8 @@ use pgrotate_core::rotation::Rotation;
 use pgrotate_core::run::RunState;
 use pgrotate_core::{Error, Result, Retry, StepId};
 
+use crate::shape::Way;
+
 /// A promise that is broken on purpose.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Sabotage {
@@ -55,11 +57,25 @@ pub enum Sabotage {
     RestartIsFeigned,
     /// The server says that it has changed its password, and takes another one.
     InstallGarbles,
+    /// The role that was live is retired before those who use it have moved.
+    RetireBeforeMove,
+    /// The role that was live rests with a password that the vault of record does not hold.
+    RestIsUnstaged,
+    /// The idle role's password takes the place of the old one before that is dead.
+    LaidAsideTooSoon,
+    /// A run that is called off drops the pending password, and leaves the idle role with it.
+    AbortLeavesTheIdle,
+    /// Nobody waits for a session that may still change a role.
+    SessionsAreIgnored,
+    /// The vault of record does not say whose the password is that it calls current now.
+    PromoteNamesNobody,
+    /// The role that is live gets the password that is meant for the idle one.
+    InstallHitsTheLiveRole,
 }
 
 impl Sabotage {
     /// All of them, each with the number of a promise that it breaks.
-    pub const ALL: [(Self, char); 20] = [
+    pub const ALL: [(Self, char); 27] = [
         (Self::InstallBeforeStage, '1'),
         (Self::PromoteBeforeInstall, '2'),
         (Self::PublishBeforeInstall, '2'),
@@ -80,7 +96,28 @@ impl Sabotage {
         (Self::WriteIsLost, '7'),
         (Self::RestartIsFeigned, '7'),
         (Self::InstallGarbles, '1'),
+        (Self::RetireBeforeMove, '1'),
+        (Self::RestIsUnstaged, '7'),
+        (Self::LaidAsideTooSoon, '7'),
+        (Self::AbortLeavesTheIdle, '2'),
+        (Self::SessionsAreIgnored, '2'),
+        (Self::PromoteNamesNobody, '1'),
+        (Self::InstallHitsTheLiveRole, '1'),
     ];
+
+    /// The ways to rotate in which it can do harm.
+    pub fn ways(self) -> &'static [Way] {
+        const TURNS: [Way; 2] = [Way::Password, Way::NoLogin];
+        match self {
+            Self::RestIsUnstaged | Self::LaidAsideTooSoon => &TURNS[..1],
+            Self::RetireBeforeMove
+            | Self::AbortLeavesTheIdle
+            | Self::SessionsAreIgnored
+            | Self::PromoteNamesNobody
+            | Self::InstallHitsTheLiveRole => &TURNS,
+            _ => &[Way::InPlace],
+        }
+    }
 }
 
 /// A rotation whose steps somebody has patched.
@@ -108,6 +145,13 @@ impl World for Saboteur<'_> {
                     _ => error,
                 })
             }
+            (Sabotage::RestIsUnstaged, Action::RetireRole) => {
+                // What it has staged it has in its memory, too.
+                let rotation = self.rotation;
+                rotation.keyring.keys(&*rotation.vault, rotation.twin_name(), &rotation.key, run).await?;
+                rotation.vault.discard(run.run).await?;
+                rotation.perform(step, run).await
+            }
             (Sabotage::TellsTwice, Action::Record { .. }) => {
                 self.rotation.perform(step, run).await?;
                 self.rotation.perform(step, run).await
@@ -134,7 +178,10 @@ impl World for Saboteur<'_> {
     }
 
     async fn discard(&self, run: &RunState) -> Result<()> {
-        self.rotation.discard(run).await
+        match self.sabotage {
+            Sabotage::AbortLeavesTheIdle => self.rotation.vault.discard(run.run).await,
+            _ => self.rotation.discard(run).await,
+        }
     }
 }
 
@@ -169,6 +216,9 @@ impl Saboteur<'_> {
     }
 }
 
+/// The step that makes the password with which the role that was live will rest.
+const STAGES: &str = "retire/idle password";
+
 /// Changes the order of a plan's steps.
 fn patch(plan: &mut Plan, sabotage: Sabotage) {
     match sabotage {
@@ -184,6 +234,16 @@ fn patch(plan: &mut Plan, sabotage: Sabotage) {
             for step in plan.steps.iter_mut().filter(|step| step.action.kind() == "activate") {
                 step.after = vec![StepId::from("promote")];
             }
+        }
+        Sabotage::RetireBeforeMove => {
+            waits_for(plan, "retire/role", &["promote"]);
+            if plan.place(&StepId::from(STAGES)).is_some() {
+                waits_for(plan, STAGES, &["promote"]);
+                waits_for(plan, "retire/role", &[STAGES]);
+            }
+        }
+        Sabotage::LaidAsideTooSoon => {
+            waits_for(plan, "retire/dead password", &[STAGES]);
         }
         _ => {}
     }

@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::str::FromStr;
 
+use pgrotate_core::plan::Retirement;
+
 use crate::dice::Dice;
 use crate::network::Fault;
 use crate::vendors::Extras;
@@ -25,6 +27,50 @@ pub(crate) enum Goal {
     Rotate,
     /// The one from before the last run that is done.
     GoBack,
+}
+
+/// In which way passwords are rotated.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Way {
+    /// One role, whose password changes.
+    InPlace,
+    /// Two roles take turns; the idle one rests with a password that only the vault of record knows.
+    Password,
+    /// Two roles take turns; the idle one may not log in.
+    NoLogin,
+}
+
+impl Way {
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::InPlace, Self::Password, Self::NoLogin];
+
+    /// What a seed says. These dice are the seed's second ones: what else it says is the same in every way.
+    pub fn of(seed: u64) -> Self {
+        Dice::new(!seed).one_of(&[Self::InPlace, Self::InPlace, Self::Password, Self::NoLogin])
+    }
+
+    fn turns(self) -> Option<Retirement> {
+        match self {
+            Self::InPlace => None,
+            Self::Password => Some(Retirement::Password),
+            Self::NoLogin => Some(Retirement::NoLogin),
+        }
+    }
+}
+
+impl fmt::Display for Way {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(self, f)
+    }
+}
+
+impl FromStr for Way {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let named = Self::ALL.into_iter().find(|way| way.to_string() == text);
+        named.ok_or_else(|| format!("there is no way {text:?}"))
+    }
 }
 
 /// What a simulation is like.
@@ -53,7 +99,7 @@ pub(crate) struct Shape {
 
 impl Shape {
     /// What a seed makes of it.
-    pub(crate) fn of(dice: &Dice) -> Self {
+    pub(crate) fn of(dice: &Dice, way: Way) -> Self {
         const GOALS: [&[Goal]; 6] = [
             &[Goal::Rotate],
             &[Goal::Rotate],
@@ -65,11 +111,14 @@ impl Shape {
         let others = [Sort::Plain, Sort::Versioned, Sort::Tokened, Sort::Blind];
         let mut sorts = vec![dice.one_of(&[Sort::Plain, Sort::Versioned])];
         sorts.extend((0..dice.below(4)).map(|_| dice.one_of(&others)));
+        let goals = dice.one_of(&GOALS);
+        // Back to an earlier password goes nobody where that went with its role; but the roles go back and forth.
+        let goals = goals.iter().map(|goal| if way == Way::InPlace { *goal } else { Goal::Rotate });
         Self {
-            goals: dice.one_of(&GOALS).to_vec(),
+            goals: goals.collect(),
             armed_at: 0,
             sorts,
-            extras: Extras { soak: dice.in_thousand(200), ticket: dice.in_thousand(300) },
+            extras: Extras { soak: dice.in_thousand(200), ticket: dice.in_thousand(300), turns: way.turns() },
             lag_ms: dice.one_of(&[0, 0, 1_000, 5_000]),
             dies: Deaths::Often(dice.one_of(&[0, 2, 5, 20])),
             sleeps: dice.one_of(&[0, 0, 2, 10]),
@@ -83,14 +132,16 @@ impl Shape {
     /// A world of three copies, one of which shows nothing, with nobody who disturbs.
     fn plain(scenario: Scenario, dies_at: Option<usize>) -> Self {
         let goals = match scenario {
-            Scenario::Rotate | Scenario::Soak => vec![Goal::Rotate],
+            Scenario::Rotate | Scenario::Soak | Scenario::Turn | Scenario::TurnSoak => vec![Goal::Rotate],
             Scenario::Rollback => vec![Goal::Rotate, Goal::GoBack],
+            // The first role's turn comes again.
+            Scenario::Close => vec![Goal::Rotate, Goal::Rotate],
         };
         Self {
             armed_at: goals.len() - 1,
             goals,
             sorts: vec![Sort::Plain, Sort::Versioned, Sort::Blind],
-            extras: Extras { soak: scenario == Scenario::Soak, ticket: false },
+            extras: Extras { soak: scenario.soaks(), ticket: false, turns: scenario.way().turns() },
             lag_ms: 0,
             dies: Deaths::At(dies_at),
             sleeps: 0,
@@ -111,11 +162,31 @@ pub enum Scenario {
     Soak,
     /// The run that takes a rotation back.
     Rollback,
+    /// A run in which the second role takes over from the first, which rests with a password from then on.
+    Turn,
+    /// The same, with everything proven a second time.
+    TurnSoak,
+    /// A run in which the first role takes over from the second again, which may not log in from then on.
+    Close,
 }
 
 impl Scenario {
     /// All of them.
-    pub const ALL: [Self; 3] = [Self::Rotate, Self::Soak, Self::Rollback];
+    pub const ALL: [Self; 6] =
+        [Self::Rotate, Self::Soak, Self::Rollback, Self::Turn, Self::TurnSoak, Self::Close];
+
+    /// Whether everything is proven a second time.
+    pub(crate) fn soaks(self) -> bool {
+        matches!(self, Self::Soak | Self::TurnSoak)
+    }
+
+    pub(crate) fn way(self) -> Way {
+        match self {
+            Self::Rotate | Self::Soak | Self::Rollback => Way::InPlace,
+            Self::Turn | Self::TurnSoak => Way::Password,
+            Self::Close => Way::NoLogin,
+        }
+    }
 }
 
 /// When the process of a chosen simulation dies.

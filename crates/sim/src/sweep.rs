@@ -26,7 +26,7 @@ impl Part {
         let deaths = (0..looks).map(Death::AtLook).map(Some).chain([None]);
         let single = deaths.map(move |death| Chosen::new(scenario, first, death));
         // Everything may happen to the soak that happens to a rotation; its own steps are crossed with deaths alone.
-        let crossed = first.filter(|_| scenario != Scenario::Soak);
+        let crossed = first.filter(|_| !scenario.soaks());
         let pairs = crossed.into_iter().flat_map(move |first| {
             let later = first.0 + 1..requests + MORE;
             let seconds = later.flat_map(|number| Fault::ALL.map(|fault| (number, fault)));

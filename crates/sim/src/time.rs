@@ -4,7 +4,7 @@
 use std::cmp::{Ordering, Reverse};
 use std::collections::BinaryHeap;
 use std::future::poll_fn;
-use std::sync::atomic::{AtomicBool, Ordering as Memory};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering as Memory};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::task::{Context, Poll, Wake, Waker};
 use std::time::Duration;
@@ -55,8 +55,7 @@ impl Ord for Entry {
 }
 
 #[derive(Default)]
-struct Inner {
-    now_ms: u64,
+struct Plans {
     seq: u64,
     /// How far the machines' clocks are from where they began, beside the time that has passed.
     jumped_ms: i64,
@@ -65,42 +64,48 @@ struct Inner {
 
 /// The one clock of a simulation, and everything that is planned.
 #[derive(Clone, Default)]
-pub(crate) struct Time(Arc<Mutex<Inner>>);
+pub(crate) struct Time(Arc<Inner>);
+
+#[derive(Default)]
+struct Inner {
+    /// Asked by everybody who waits, whenever anything happens.
+    now_ms: AtomicU64,
+    plans: Mutex<Plans>,
+}
 
 impl Time {
-    fn inner(&self) -> MutexGuard<'_, Inner> {
-        self.0.lock().expect("no holder of this lock panics")
+    fn plans(&self) -> MutexGuard<'_, Plans> {
+        self.0.plans.lock().expect("no holder of this lock panics")
     }
 
     /// Milliseconds since the beginning, which no jump changes.
     pub(crate) fn now_ms(&self) -> u64 {
-        self.inner().now_ms
+        self.0.now_ms.load(Memory::Relaxed)
     }
 
     /// Puts the machines' clocks forward or back.
     pub(crate) fn jump(&self, by_ms: i64) {
-        self.inner().jumped_ms += by_ms;
+        self.plans().jumped_ms += by_ms;
     }
 
     /// Plans something.
     pub(crate) fn plan(&self, in_ms: u64, due: Due) {
-        let mut inner = self.inner();
-        let (at_ms, seq) = (inner.now_ms + in_ms, inner.seq);
-        inner.seq += 1;
-        inner.queue.push(Reverse(Entry { at_ms, seq, due }));
+        let mut plans = self.plans();
+        let (at_ms, seq) = (self.now_ms() + in_ms, plans.seq);
+        plans.seq += 1;
+        plans.queue.push(Reverse(Entry { at_ms, seq, due }));
     }
 
     /// Leaps to the next thing that is due.
     pub(crate) fn next(&self) -> Option<Due> {
-        let mut inner = self.inner();
-        let Reverse(entry) = inner.queue.pop()?;
-        inner.now_ms = entry.at_ms;
+        let Reverse(entry) = self.plans().queue.pop()?;
+        self.0.now_ms.store(entry.at_ms, Memory::Relaxed);
         Some(entry.due)
     }
 
     /// When the next thing is due.
     pub(crate) fn next_ms(&self) -> Option<u64> {
-        self.inner().queue.peek().map(|Reverse(entry)| entry.at_ms)
+        self.plans().queue.peek().map(|Reverse(entry)| entry.at_ms)
     }
 
     /// Waits in virtual time.
@@ -125,8 +130,8 @@ impl Time {
 #[async_trait]
 impl Clock for Time {
     fn now(&self) -> Timestamp {
-        let inner = self.inner();
-        let ms = i64::try_from(inner.now_ms).unwrap_or(i64::MAX).saturating_add(inner.jumped_ms);
+        let jumped_ms = self.plans().jumped_ms;
+        let ms = i64::try_from(self.now_ms()).unwrap_or(i64::MAX).saturating_add(jumped_ms);
         Timestamp::from_second(EPOCH_S).expect("a second within jiff's range")
             + SignedDuration::from_millis(ms)
     }

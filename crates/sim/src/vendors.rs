@@ -8,10 +8,10 @@ use pgrotate_core::env::{Clock, Entropy};
 use pgrotate_core::journal::Outcome;
 use pgrotate_core::keyring::Keyring;
 use pgrotate_core::password::Policy;
-use pgrotate_core::plan::Back;
+use pgrotate_core::plan::{Back, Retirement};
 use pgrotate_core::provider::{
     Activation, Authority, Capabilities, Change, Consumer, Content, Entry, Evidence, Finding, Inspection,
-    Login, Recorder, Seen, Sink, Story, Survey, Vault, VaultState, Verification, Verifier,
+    Login, Recorder, Seat, Seen, Sink, Story, Survey, Vault, VaultState, Verification, Verifier,
 };
 use pgrotate_core::rotation::{BoundConsumer, Copy, Rotation, Surroundings};
 use pgrotate_core::value::{Template, Update, UrlTemplate};
@@ -20,12 +20,13 @@ use pgrotate_core::{CopyId, Environment, Error, FingerprintKey, Kind, Result, Ru
 use crate::network::Wire;
 use crate::sabotage::Sabotage;
 use crate::time::Due;
-use crate::world::{Kept, Place, World, url};
+use crate::turns;
+use crate::world::{Kept, Place, World, name};
 
 /// How long a change of the server takes.
 const OPERATION_MS: u64 = 5_000;
 /// How long the server's state is watched before somebody else has to look again.
-const SETTLES: u32 = 40;
+pub(crate) const SETTLES: u32 = 40;
 
 /// The vault of record, the server, the application and everybody else who is there once.
 #[derive(Clone)]
@@ -81,17 +82,22 @@ impl Vault for Vendor {
         self.wire
             .change("vault: promote", move |world, how| {
                 let forgets = world.is_sabotaged(Sabotage::PromoteForgets);
+                let nameless = world.is_sabotaged(Sabotage::PromoteNamesNobody);
                 world.write_safe(how.at_ms, |safe| {
-                    if !safe.current.as_ref().is_some_and(|kept| kept.is(run, &password)) {
+                    let is_current = safe.current.as_ref().is_some_and(|kept| kept.is(run, &password));
+                    if !is_current {
                         if !safe.pending.iter().any(|kept| kept.is(run, &password)) {
                             return Err(Error::new(Kind::Conflict, "promote a password"));
                         }
                         safe.previous = safe.current.take();
                         let next = Kept { password, run: Some(run), late: false };
                         safe.current = if forgets { safe.previous.clone() } else { Some(next) };
-                        safe.user = user.or(safe.user.take());
+                        safe.user = if nameless { safe.user.take() } else { user.or(safe.user.take()) };
                     }
-                    safe.pending.retain(|kept| kept.run != Some(run));
+                    // A request that comes late drops what was there when it was sent, and that is gone by now.
+                    if !(is_current && how.late) {
+                        safe.pending.retain(|kept| kept.run != Some(run));
+                    }
                     Ok(Some(VersionId::new(safe.writes.to_string())))
                 })
             })
@@ -160,7 +166,7 @@ impl Authority for Vendor {
                 network.time.plan(OPERATION_MS, Due::Arrival(Box::new(move || ready.lock().under_way -= 1)));
                 let takes_effect = move || {
                     let mut world = effective.lock();
-                    world.server = next;
+                    world.server.change(Seat::First, Some(next));
                     world.inspect();
                 };
                 network.time.plan(OPERATION_MS + lag_ms, Due::Arrival(Box::new(takes_effect)));
@@ -178,7 +184,8 @@ impl Verifier for Vendor {
         let password = secret.expose().to_owned();
         self.wire
             .ask("server: login", move |world, _| {
-                Ok(if world.server == password { Login::Accepted } else { Login::Refused })
+                let accepted = world.server.accepts(Seat::First, &password);
+                Ok(if accepted { Login::Accepted } else { Login::Refused })
             })
             .await
     }
@@ -212,11 +219,12 @@ impl Verification for Vendor {
         "health"
     }
 
-    async fn verify(&self, _evidence: &Evidence<'_>) -> Result<Outcome> {
+    async fn verify(&self, evidence: &Evidence<'_>) -> Result<Outcome> {
+        let url = evidence.url.expose().to_owned();
         self.wire
-            .ask("application: health", |world, _| {
+            .ask("application: health", move |world, _| {
                 let feigned = world.is_sabotaged(Sabotage::RestartIsFeigned);
-                if feigned || world.application == url(&world.server) {
+                if feigned || world.application == url && world.server.opens_to(&url) {
                     return Ok(Outcome::confirmed());
                 }
                 Err(Error::new(Kind::BadState, "see the application healthy").later(None))
@@ -363,12 +371,13 @@ pub(crate) struct Extras {
     pub(crate) soak: bool,
     /// A ticket is told, too.
     pub(crate) ticket: bool,
+    /// Two roles take turns, and this is how the one that was live is retired.
+    pub(crate) turns: Option<Retirement>,
 }
 
 /// A process's own view of the world: two processes share nothing but what is outside of them.
 pub(crate) fn rotation(wire: &Wire, extras: Extras, back: Option<Back>) -> Rotation {
-    let target =
-        Target { host: "db".into(), port: 5432, database: "app".into(), user: "mindwelladmin".into() };
+    let target = target(Seat::First);
     let vendor = || Box::new(Vendor { wire: wire.clone(), id: CopyId::from("simulated:vault") });
     let copies = copies(wire);
     let (clock, entropy): (Arc<dyn Clock>, Arc<dyn Entropy>) =
@@ -377,7 +386,7 @@ pub(crate) fn rotation(wire: &Wire, extras: Extras, back: Option<Back>) -> Rotat
     if extras.ticket {
         recorders.push(Box::new(Ticket(wire.clone())));
     }
-    Rotation {
+    let rotation = Rotation {
         environment: environment(),
         url: UrlTemplate::parse(URL, &target).expect("the template of this file"),
         target,
@@ -403,7 +412,16 @@ pub(crate) fn rotation(wire: &Wire, extras: Extras, back: Option<Back>) -> Rotat
         clock,
         entropy,
         keyring: Keyring::default(),
+    };
+    match extras.turns {
+        Some(retirement) => turns::taken(wire, rotation, retirement),
+        None => rotation,
     }
+}
+
+/// Where a role logs in.
+pub(crate) fn target(seat: Seat) -> Target {
+    Target { host: "db".into(), port: 5432, database: "app".into(), user: name(seat).into() }
 }
 
 fn copies(wire: &Wire) -> Vec<Copy> {

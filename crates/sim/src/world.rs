@@ -2,14 +2,18 @@
 
 use std::sync::{Arc, Mutex, MutexGuard};
 
-use pgrotate_core::provider::{Entry, VaultState};
+use pgrotate_core::plan::Retirement;
+use pgrotate_core::provider::{Entry, Seat, VaultState};
 use pgrotate_core::{CopyId, RunId, Secret, VersionId};
 
 use crate::sabotage::Sabotage;
+use crate::shape::Shape;
 use crate::witness::Witness;
 
 /// What works before anything happens.
 pub(crate) const OLD: &str = "OldPassword1OldPassword1OldPassw";
+/// What the idle role rests with before anything happens.
+pub(crate) const IDLE: &str = "IdlePassword1IdlePassword1IdlePa";
 /// What stands beside a copy and is none of pgrotate's business.
 pub(crate) const NEIGHBOUR: &str = "neighbour";
 /// For how long after a write a reader may still see what was there before.
@@ -59,18 +63,14 @@ impl Place {
             late: 0,
             neighbour: NEIGHBOUR,
         };
-        place.values.push(place.form(OLD));
+        place.values.push(if place.holds_url { url(Seat::First, OLD) } else { OLD.to_owned() });
         place
     }
 
-    /// What it holds when it holds this password.
-    pub(crate) fn form(&self, password: &str) -> String {
-        if self.holds_url { url(password) } else { password.to_owned() }
-    }
-
-    pub(crate) fn holds(&self, password: &str) -> bool {
+    /// Whether it holds this role's password.
+    pub(crate) fn holds(&self, seat: Seat, password: &str) -> bool {
         self.values.last().is_some_and(|value| match self.holds_url {
-            true => *value == url(password),
+            true => is_url(value, seat, password),
             false => value == password,
         })
     }
@@ -151,16 +151,53 @@ impl Safe {
         }
     }
 
-    /// All versions.
-    pub(crate) fn versions(&self) -> impl Iterator<Item = &Kept> {
-        self.current.iter().chain(&self.pending).chain(&self.previous)
+    /// Whose the current password is.
+    pub(crate) fn live(&self) -> Seat {
+        if self.user.as_deref() == Some(name(Seat::Second)) { Seat::Second } else { Seat::First }
+    }
+}
+
+/// What the server accepts from each role; nothing if it may not log in.
+#[derive(Clone, Debug)]
+pub(crate) struct Server {
+    first: Option<String>,
+    second: Option<String>,
+}
+
+impl Server {
+    pub(crate) fn of(&self, seat: Seat) -> Option<&str> {
+        match seat {
+            Seat::First => self.first.as_deref(),
+            Seat::Second => self.second.as_deref(),
+        }
+    }
+
+    pub(crate) fn accepts(&self, seat: Seat, password: &str) -> bool {
+        self.of(seat) == Some(password)
+    }
+
+    /// Whether somebody with this URL can log in.
+    pub(crate) fn opens_to(&self, url: &str) -> bool {
+        let opens = |seat| self.of(seat).is_some_and(|password| is_url(url, seat, password));
+        opens(Seat::First) || opens(Seat::Second)
+    }
+
+    /// Gives a role another password, or takes the login from it.
+    pub(crate) fn change(&mut self, seat: Seat, password: Option<String>) {
+        match seat {
+            Seat::First => self.first = password,
+            Seat::Second => self.second = password,
+        }
     }
 }
 
 /// Everything outside of pgrotate.
 pub(crate) struct World {
-    /// The password that the server accepts.
-    pub(crate) server: String,
+    pub(crate) server: Server,
+    /// How the role that was live is retired, where two take turns.
+    pub(crate) turns: Option<Retirement>,
+    /// One more of it for each session that may still change a role.
+    pub(crate) sessions: Arc<()>,
     /// Operations on the server that are under way.
     pub(crate) under_way: u32,
     /// How long the server takes, after it has said that all is done, until it accepts the new password.
@@ -185,22 +222,28 @@ pub(crate) struct World {
 }
 
 impl World {
-    /// A consistent world with a copy in a store of each of these sorts; the first is what the application reads.
-    pub(crate) fn new(sorts: &[Sort], lag_ms: u64, sabotage: Option<Sabotage>) -> Self {
-        let current = Some(Kept { password: OLD.to_owned(), run: None, late: false });
-        let safe = Safe { current, pending: Vec::new(), previous: None, user: None, writes: 1 };
+    /// A consistent world; what the first store holds is what the application reads.
+    pub(crate) fn new(shape: &Shape, sabotage: Option<Sabotage>) -> Self {
+        let turns = shape.extras.turns;
+        let made_by_hand = |password: &str| Kept { password: password.to_owned(), run: None, late: false };
+        let idle = (turns == Some(Retirement::Password)).then_some(IDLE);
+        let (current, previous) = (Some(made_by_hand(OLD)), idle.map(made_by_hand));
+        let safe = Safe { current, pending: Vec::new(), previous, user: None, writes: 1 };
+        let sorts = shape.sorts.iter().enumerate();
         Self {
-            server: OLD.to_owned(),
+            server: Server { first: Some(OLD.to_owned()), second: idle.map(str::to_owned) },
+            turns,
+            sessions: Arc::default(),
             under_way: 0,
-            lag_ms,
+            lag_ms: shape.lag_ms,
             safe_before: (0, safe.clone()),
             safe,
-            places: sorts.iter().enumerate().map(|(number, sort)| Place::new(number, *sort)).collect(),
-            application: url(OLD),
+            places: sorts.map(|(number, sort)| Place::new(number, *sort)).collect(),
+            application: url(Seat::First, OLD),
             messages: Vec::new(),
             comments: Vec::new(),
             writer: 0,
-            witness: Witness::new(OLD),
+            witness: Witness::new(OLD, IDLE),
             broken: Vec::new(),
             sabotage,
         }
@@ -212,6 +255,11 @@ impl World {
         if !self.broken.contains(&promise) {
             self.broken.push(promise);
         }
+    }
+
+    pub(crate) fn is_logged_in_as(&self, seat: Seat) -> bool {
+        let rest = self.application.strip_prefix("postgresql://");
+        rest.and_then(|rest| rest.strip_prefix(name(seat))).is_some_and(|rest| rest.starts_with(':'))
     }
 
     pub(crate) fn is_sabotaged(&self, by: Sabotage) -> bool {
@@ -242,9 +290,24 @@ impl World {
     }
 }
 
+/// What a role is called.
+pub(crate) fn name(seat: Seat) -> &'static str {
+    match seat {
+        Seat::First => "mindwelladmin",
+        Seat::Second => "mindwelladmin_b",
+    }
+}
+
 /// The value of the copy that the application reads.
-pub(crate) fn url(password: &str) -> String {
-    format!("postgresql://mindwelladmin:{password}@db:5432/app")
+pub(crate) fn url(seat: Seat, password: &str) -> String {
+    format!("postgresql://{}:{password}@db:5432/app", name(seat))
+}
+
+/// Whether it is this one. Asked after everything that happens, so nothing is made for it.
+fn is_url(text: &str, seat: Seat, password: &str) -> bool {
+    let rest = text.strip_prefix("postgresql://").and_then(|rest| rest.strip_prefix(name(seat)));
+    let rest = rest.and_then(|rest| rest.strip_prefix(':')).and_then(|rest| rest.strip_prefix(password));
+    rest == Some("@db:5432/app")
 }
 
 /// The world, as everybody in a simulation shares it.

@@ -5,9 +5,9 @@ use crate::error::{Error, Kind, Result};
 use crate::journal::{Effect, Outcome};
 use crate::keyring::Keys;
 use crate::plan::{Action, Retirement};
-use crate::provider::{Change, Login};
-use crate::rotation::{Role, Rotation, Twin, gone};
-use crate::run::RunState;
+use crate::provider::{Change, Entry, Login};
+use crate::rotation::{Role, Rotation, gone};
+use crate::run::{Phase, RunState};
 use crate::secret::Secret;
 
 /// Makes the password with which the role that was live will rest, or finds the one that an earlier try has staged.
@@ -107,38 +107,49 @@ pub(crate) async fn lay_aside(rotation: &Rotation, run: &RunState) -> Result<Out
 /// Gives the idle role back what it had, where a run is called off that may have changed it.
 pub(crate) async fn restore(rotation: &Rotation, run: &RunState) -> Result<()> {
     let Some(twin) = &rotation.twin else { return Ok(()) };
-    if !run.may_have_happened(|action| *action == Action::Install) {
+    // Of a run that is over only what came late is left: its password is in use, or the role has been given back.
+    let may_be_changed = run.may_have_happened(|action| *action == Action::Install);
+    if run.phase == Phase::Finished || run.past_point_of_no_return() || !may_be_changed {
         return Ok(());
     }
-    // Without what it has staged the run has been called off before, up to a last answer that was lost.
-    let found = rotation.vault.read().await?;
-    let Some(keys) = Keys::find(run.run, found, rotation.twin_name(), |_| true) else { return Ok(()) };
-    // Of a run that is done only what came late is dropped.
-    if keys.promoted {
-        return Ok(());
-    }
-    let role = rotation.role(keys.seat);
+    let state = rotation.vault.read().await?;
+    let live = state.live(rotation.twin_name());
+    let role = rotation.role(live.other());
     role.authority.settle().await?;
-    if role.verifier.login(&keys.next).await? == Login::Refused {
-        return Ok(());
+    match (twin.retirement, state.current) {
+        (Retirement::Password, _) => give_back(rotation, role, run, state.previous, &state.pending).await,
+        // Whether it is closed no login tells, but closing it twice does no harm.
+        (Retirement::NoLogin, Some(current)) => twin.pair.close(live, &current.secret).await.map(drop),
+        (Retirement::NoLogin, None) => Err(cannot_give_back(role, "hold the live role's any more")),
     }
-    give_back(twin, role, run, &keys).await
 }
 
-async fn give_back(twin: &Twin, role: Role<'_>, run: &RunState, keys: &Keys) -> Result<()> {
-    let lost = || {
-        Error::new(Kind::Conflict, format!("give {} back the password that it had", role.target))
-            .because("the vault of record does not hold it any more")
-    };
-    match twin.retirement {
-        Retirement::Password => {
-            let next = keys.idle.as_ref().ok_or_else(lost)?;
-            role.authority.install(&Change { run: run.run, current: &keys.next, next }).await?;
-        }
-        Retirement::NoLogin => {
-            let live = keys.previous.as_ref().ok_or_else(lost)?;
-            twin.pair.close(keys.seat.other(), live).await?;
-        }
+/// The server is asked what the role has, for the vault of record may show an old state or have dropped the run's
+/// password already, up to a last answer that was lost.
+async fn give_back(
+    rotation: &Rotation,
+    role: Role<'_>,
+    run: &RunState,
+    kept: Option<Entry>,
+    pending: &[Entry],
+) -> Result<()> {
+    let kept = kept.ok_or_else(|| cannot_give_back(role, "hold it any more"))?.secret;
+    if role.verifier.login(&kept).await? == Login::Accepted {
+        return Ok(());
     }
-    Ok(())
+    let mark = run.outcome_of("stage").and_then(|outcome| outcome.fingerprint.clone());
+    let installed = |entry: &&Entry| {
+        entry.run == Some(run.run) && mark.as_ref() == Some(&rotation.key.fingerprint(&entry.secret))
+    };
+    let current = pending.iter().find(installed).ok_or_else(|| {
+        cannot_give_back(role, "show the one that the run has given it")
+            .hint(format!("should that stay so: pgrotate roles prepare {} --apply", rotation.environment))
+            .later(None)
+    })?;
+    role.authority.install(&Change { run: run.run, current: &current.secret, next: &kept }).await.map(drop)
+}
+
+fn cannot_give_back(role: Role<'_>, what: &str) -> Error {
+    Error::new(Kind::Conflict, format!("give {} back the password that it had", role.target))
+        .because(format!("the vault of record does not {what}"))
 }
