@@ -1,14 +1,19 @@
 //! What happens to the role that is not live, where two take turns: it is put to rest behind the change, and gets back
 //! what it had if the change is called off.
 
+use std::time::Duration;
+
 use crate::error::{Error, Kind, Result};
 use crate::journal::{Effect, Outcome};
 use crate::keyring::Keys;
-use crate::plan::{Action, Retirement};
+use crate::plan::{Action, Retirement, Step};
 use crate::provider::{Change, Entry, Login};
 use crate::rotation::{Role, Rotation, gone};
-use crate::run::{Phase, RunState};
+use crate::run::{Phase, RunState, StepStatus};
 use crate::secret::Secret;
+
+/// For so long a change can go on of which nobody waits for the answer: the server is told to give it up after 20 seconds.
+const LINGERS: Duration = Duration::from_secs(21);
 
 /// Makes the password with which the role that was live will rest, or finds the one that an earlier try has staged.
 pub(crate) async fn stage(rotation: &Rotation, run: &RunState) -> Result<Outcome> {
@@ -111,6 +116,11 @@ pub(crate) async fn restore(rotation: &Rotation, run: &RunState) -> Result<()> {
     let may_be_changed = run.may_have_happened(|action| *action == Action::Install);
     if run.phase == Phase::Finished || run.past_point_of_no_return() || !may_be_changed {
         return Ok(());
+    }
+    // Whose process died, or whose answer was lost, may have a statement under way of which no login tells.
+    let is_known = |step: &Step| run.status(&step.id) == StepStatus::Done;
+    if !run.plan().of_kind("install").all(is_known) {
+        rotation.clock.sleep(LINGERS).await;
     }
     let state = rotation.vault.read().await?;
     let live = state.live(rotation.twin_name());

@@ -4,7 +4,7 @@
 //! Neither owns anything. What the application's sessions create belongs to a group role, because each login role is
 //! set to act as it (`ALTER ROLE … SET role`); so the other one finds everything as if it had made it itself.
 //!
-//! Of PostgreSQL, by its manual (CREATE ROLE, GRANT, role membership), and held by `tests/pair.rs` for each version that
+//! Of PostgreSQL, by its manual (CREATE ROLE, GRANT, role membership), and held by `tests/pair` for each version that
 //! can be installed:
 //! - A role changes its own password without any further right, so two that rest with a password need no power over each
 //!   other. To take the login from the other one does: CREATEROLE before PostgreSQL 16, from then on ADMIN OPTION on
@@ -14,7 +14,9 @@
 //! - A login's own `role=none` goes before that setting, so that our sessions are the login role itself.
 
 mod facts;
+mod findings;
 mod prepare;
+mod query;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -23,7 +25,7 @@ use async_trait::async_trait;
 use pgrotate_core::by_hand::Instruction;
 use pgrotate_core::database_url::Target;
 use pgrotate_core::journal::Outcome;
-use pgrotate_core::provider::{Authority, Change, Finding, Pair, Preparation, Seat, Severity};
+use pgrotate_core::provider::{Authority, Change, Finding, Pair, Preparation, Seat};
 use pgrotate_core::{Error, Kind, Result, Secret};
 use postgres_protocol::escape::escape_identifier;
 
@@ -79,82 +81,6 @@ impl PostgresPair {
         session.close().await;
         facts
     }
-
-    fn mend(&self) -> String {
-        let environment = &self.roles[0].shared.environment;
-        format!(
-            "pgrotate roles prepare {environment} shows the SQL that makes it so, and --apply carries it out"
-        )
-    }
-
-    /// What stands in the way of the two taking turns.
-    fn findings(&self, facts: &Facts, live: Seat) -> Vec<Finding> {
-        let names = self.names();
-        let block = |subject: &str, what: String| {
-            Finding::new(Severity::Blocks, subject, what)
-                .why("after the change consumers would find that something fails which worked before")
-                .mend(self.mend())
-        };
-        if let Some(missing) = names.all().into_iter().find(|name| !facts.exists(name)) {
-            return vec![block(missing, "there is no role of this name on the server".to_owned())];
-        }
-        let mut findings: Vec<Finding> =
-            facts.differences(&names).into_iter().map(|own| block(own.role, own.to_string())).collect();
-        for role in [names.first, names.second] {
-            findings.extend(owned(facts, role).map(|what| block(role, what)));
-            if !facts.has(role, "setting", &names.acts_as_owner()) {
-                let what = format!("what it creates is its own and not {}'s", names.owner);
-                findings.push(block(role, what));
-            }
-        }
-        if !self.closes {
-            let closed = [names.first, names.second].into_iter().filter(|role| !facts.may_log_in(role));
-            findings.extend(closed.map(|role| block(role, "it may not log in".to_owned())));
-        } else {
-            findings.extend(self.power(facts, &names, live));
-        }
-        findings
-    }
-
-    /// Whether each may close the other.
-    fn power(&self, facts: &Facts, names: &Names<'_>, live: Seat) -> Vec<Finding> {
-        let busy = facts.sessions_of(match live {
-            Seat::First => names.second,
-            Seat::Second => names.first,
-        });
-        let busy = busy.map(|(role, count)| {
-            Finding::new(
-                Severity::Blocks,
-                role,
-                format!("it should be idle, and {count} sessions are logged in as it"),
-            )
-            .why("they would be locked out: the run gives that role another password")
-            .mend("let them log in as the role that is live, which the copies name")
-        });
-        let lacks = [(names.first, names.second), (names.second, names.first)].into_iter();
-        let lacks = lacks.filter(|(one, other)| !facts.administers(one, other)).map(|(one, other)| {
-            let what = format!("it may not take the login from {other}, which is what `retire = \"nologin\"` asks for");
-            let why = "from PostgreSQL 16 on that needs ADMIN OPTION on the other role, and two roles can't have it of each \
-                       other";
-            Finding::new(Severity::Blocks, one, what)
-                .why(why)
-                .mend("set `retire = \"password\"` under [roles]: that needs no power over the other role")
-        });
-        busy.into_iter().chain(lacks).collect()
-    }
-}
-
-/// What belongs to a login role alone.
-fn owned(facts: &Facts, role: &str) -> Option<String> {
-    const SHOWN: usize = 5;
-    let owned: Vec<&str> = facts.things(role, "owns").map(|thing| thing.text.as_str()).collect();
-    let rest = owned.len().saturating_sub(SHOWN);
-    let named = owned.iter().take(SHOWN).copied().collect::<Vec<_>>().join(", ");
-    match (owned.is_empty(), rest) {
-        (true, _) => None,
-        (false, 0) => Some(format!("it alone owns {named}")),
-        (false, rest) => Some(format!("it alone owns {named} and {rest} more")),
-    }
 }
 
 #[async_trait]
@@ -179,8 +105,8 @@ impl Pair for PostgresPair {
     }
 
     async fn apply(&self, live: Seat, password: &Secret, preparation: &Preparation) -> Result<()> {
-        let session = self.open(live, password, "prepare the roles").await?;
-        let done = prepare::carry_out(&session, preparation).await;
+        let session = self.open(live, password, prepare::OPERATION).await?;
+        let done = self.carry_out(&session, live, preparation).await;
         session.close().await;
         done
     }

@@ -31,6 +31,8 @@ pub(crate) struct Cluster {
     port: u16,
     programs: PathBuf,
     owner: Option<(u32, u32)>,
+    /// What the server speaks, if not English.
+    language: Option<&'static str>,
     server: Option<Child>,
     ca: String,
     folder: tempfile::TempDir,
@@ -44,10 +46,15 @@ impl Cluster {
 
     /// The same, with a certificate for another host name.
     pub(crate) async fn start_as(host: &str) -> Self {
-        let programs = programs();
+        Self::start_from(programs(), host, None).await
+    }
+
+    /// The same, of other programs than the newest that the system has, and in another language.
+    pub(crate) async fn start_from(programs: PathBuf, host: &str, language: Option<&'static str>) -> Self {
         let owner = rustix::process::geteuid().is_root().then(postgres_user);
         let folder = tempfile::Builder::new().prefix("pgrotate-test-").tempdir().unwrap();
-        let mut cluster = Self { port: 0, programs, owner, server: None, ca: String::new(), folder };
+        let mut cluster =
+            Self { port: 0, programs, owner, language, server: None, ca: String::new(), folder };
         cluster.hand_over(cluster.folder.path());
         cluster.initialize();
         cluster.ca = cluster.write_certificate(host);
@@ -130,6 +137,7 @@ impl Cluster {
         self.write(
             "data/pg_hba.conf",
             "local   all postgres               trust\n\
+             local   all all                    scram-sha-256\n\
              hostssl all nobody   127.0.0.1/32  reject\n\
              hostssl all all      127.0.0.1/32  scram-sha-256\n",
         );
@@ -179,6 +187,10 @@ impl Cluster {
         }
         command.args(["--pdeathsig", "QUIT", "--"]).arg(self.programs.join(program));
         command.current_dir(self.folder.path()).env_clear().env("PATH", "/usr/bin:/bin").env("LANG", "C");
+        if let Some(language) = self.language {
+            // Any locale but C lets gettext look at this.
+            command.env("LANGUAGE", language);
+        }
         command
     }
 

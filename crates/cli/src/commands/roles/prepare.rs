@@ -101,10 +101,15 @@ async fn idle(rotation: &Rotation, twin: &Twin, live: Seat, state: &VaultState) 
         return Ok(None);
     }
     let role = rotation.role(live.other());
-    if let Some(kept) = &state.previous
-        && matches!(role.verifier.login(&kept.secret).await, Ok(Login::Accepted))
-    {
-        return Ok(None);
+    if let Some(kept) = &state.previous {
+        match role.verifier.login(&kept.secret).await {
+            Ok(Login::Accepted) => return Ok(None),
+            Ok(Login::Refused) => {}
+            // It may not log in: what is kept for it can't be tried.
+            Err(error) if error.kind() == Kind::Forbidden => {}
+            // A good one must not be replaced because the server could not be asked.
+            Err(error) => return Err(error),
+        }
     }
     rotation.policy.generate(&role.target.user, &*rotation.entropy).map(Some)
 }

@@ -10,7 +10,7 @@ use postgres_protocol::escape::{escape_identifier, escape_literal};
 use tokio_postgres::SimpleQueryRow;
 
 use super::super::connection::Session;
-use super::listed;
+use super::query::query;
 
 /// The roles.
 #[derive(Clone, Copy, Debug)]
@@ -41,6 +41,18 @@ pub(super) struct Thing {
     pub(super) suffix: String,
 }
 
+impl Thing {
+    /// Whether who has this has the other one too: options that are not given count for nothing.
+    pub(super) fn covers(&self, wanted: &Self) -> bool {
+        self.text == wanted.text && wanted.options().all(|option| self.options().any(|own| own == option))
+    }
+
+    fn options(&self) -> impl Iterator<Item = &str> {
+        let options = self.suffix.trim_start_matches("WITH ").split(", ");
+        options.filter(|option| !option.is_empty() && !option.ends_with(" FALSE"))
+    }
+}
+
 /// What is known.
 #[derive(Debug, Default)]
 pub(super) struct Facts {
@@ -67,6 +79,7 @@ impl fmt::Display for Difference<'_> {
         match *aspect {
             "attribute" => write!(f, "it is not {text}, as {other} is"),
             "membership" => write!(f, "it is no member of {text}{suffix}, as {other} is"),
+            "policy" => write!(f, "the policy {text} does not hold for it, as for {other}"),
             "setting" => write!(f, "it has not the setting {text}, as {other} has"),
             "default" => write!(f, "what it creates gets other rights than what {other} creates: {text}"),
             "privilege" => write!(f, "it has no {text}{suffix}, as {other} has"),
@@ -75,12 +88,12 @@ impl fmt::Display for Difference<'_> {
     }
 }
 
+/// How facts name what is in another database.
+pub(super) const ELSEWHERE: &str = "something in the database ";
 /// What both login roles have to have themselves; the first is the model of the second.
 const OWN: [&str; 3] = ["attribute", "membership", "setting"];
-/// What they may have through the group instead.
-const SHARED: [&str; 3] = ["privilege", "policy", "user mapping"];
-/// What the group has to have because sessions act as it.
-const ACTED: [&str; 3] = ["membership", "privilege", "default"];
+/// What the group has to have because sessions act as it: of its members' own it is given nothing.
+const ACTED: [&str; 5] = ["membership", "privilege", "default", "policy", "user mapping"];
 /// Attributes that count for what a session does.
 pub(super) const ACTIVE: [&str; 4] = ["SUPERUSER", "CREATEDB", "CREATEROLE", "BYPASSRLS"];
 
@@ -116,8 +129,14 @@ impl Facts {
         self.things(role, aspect).any(|thing| thing.text == text)
     }
 
-    fn has_thing(&self, role: &str, aspect: &str, thing: &Thing) -> bool {
-        self.things(role, aspect).any(|own| own == thing)
+    pub(super) fn has_thing(&self, role: &str, aspect: &str, thing: &Thing) -> bool {
+        self.things(role, aspect).any(|own| own.covers(thing))
+    }
+
+    /// A name as SQL writes it: plain ones stay plain, unless they are keywords.
+    pub(super) fn quoted(&self, name: &str) -> String {
+        let told = self.things(name, "quoted").next().map(|own| own.text.clone());
+        told.unwrap_or_else(|| escape_identifier(name).trim().to_owned())
     }
 
     pub(super) fn exists(&self, role: &str) -> bool {
@@ -134,39 +153,69 @@ impl Facts {
     }
 
     /// How many sessions a role has, if it has any.
-    pub(super) fn sessions_of<'a>(&self, role: &'a str) -> Option<(&'a str, String)> {
-        self.things(role, "sessions").next().map(|count| (role, count.text.clone()))
+    pub(super) fn sessions_of(&self, role: &str) -> Option<&str> {
+        self.things(role, "sessions").next().map(|count| count.text.as_str())
+    }
+
+    /// Whether a role can act as the group: from PostgreSQL 16 on not every member may.
+    pub(super) fn may_act(&self, role: &str, names: &Names<'_>) -> bool {
+        let options = if self.version >= 160_000 { "WITH SET TRUE" } else { "" };
+        let wanted = Thing { text: self.quoted(names.owner), suffix: options.to_owned() };
+        self.has_thing(role, "membership", &wanted)
+    }
+
+    /// What a role is set to act as in one database, instead of the group: that goes before its setting for all.
+    pub(super) fn other_acts(&self, role: &str, names: &Names<'_>) -> impl Iterator<Item = &Thing> {
+        let acts = names.acts_as_owner();
+        self.things(role, "setting").filter(move |own| {
+            own.text.starts_with("IN DATABASE ")
+                && own.text.contains(" SET role TO ")
+                && !own.text.ends_with(&acts)
+        })
+    }
+
+    /// The search_path in which `$user` stands for a schema of the first role, and stands for nothing any more when its
+    /// sessions act as the group.
+    pub(super) fn lost_path(&self, names: &Names<'_>) -> Option<&Thing> {
+        self.things(names.first, "path").find(|path| path.text.contains("$user"))
     }
 
     /// What keeps the two from being alike, or sessions that act as the group from doing what they did.
     pub(super) fn differences<'a>(&self, names: &Names<'a>) -> Vec<Difference<'a>> {
-        let Names { first, second, owner } = *names;
-        let mut found = Vec::new();
+        let Names { first, second, .. } = *names;
+        let mut found: Vec<Difference<'a>> = Vec::new();
         for aspect in OWN {
             found.extend(self.lacking(second, first, aspect));
             found.extend(self.lacking(first, second, aspect));
         }
-        for aspect in SHARED {
-            let by_group = |own: &Difference<'_>| self.has_thing(owner, aspect, &own.thing);
-            found.extend(self.lacking(second, first, aspect).filter(|own| !by_group(own)));
-            found.extend(self.lacking(first, second, aspect).filter(|own| !by_group(own)));
-        }
-        found.extend(self.lacking_by_group(names));
+        // Where the other of the two lacks it as well, that says more.
+        found.extend(self.lacking_by_group(names).into_iter().filter_map(|own| {
+            let twin = if own.other == first { second } else { first };
+            match (own.aspect, self.has_thing(twin, own.aspect, &own.thing)) {
+                ("attribute" | "membership", false) => None,
+                ("privilege" | "policy" | "user mapping", false) => Some(Difference { role: twin, ..own }),
+                _ => Some(own),
+            }
+        }));
         found
     }
 
-    /// What the first role has and the group that it acts as lacks.
+    /// What one of the two has and the group that they act as lacks.
     pub(super) fn lacking_by_group<'a>(&self, names: &Names<'a>) -> Vec<Difference<'a>> {
-        let Names { first, owner, .. } = *names;
-        let itself = |own: &Difference<'_>| own.aspect == "membership" && own.thing.text == quoted(owner);
-        let mut found: Vec<Difference<'a>> = ACTED
-            .iter()
-            .flat_map(|aspect| self.lacking(owner, first, aspect))
-            .filter(|own| !itself(own))
-            .collect();
+        let group = self.quoted(names.owner);
+        let mut found: Vec<Difference<'a>> =
+            ACTED.iter().flat_map(|aspect| self.ungrouped(names, aspect)).collect();
+        found.retain(|own| own.aspect != "membership" || own.thing.text != group);
         let active = |own: &Difference<'_>| ACTIVE.contains(&own.thing.text.as_str());
-        found.extend(self.lacking(owner, first, "attribute").filter(active));
+        found.extend(self.lacking(names.owner, names.first, "attribute").filter(active));
         found
+    }
+
+    /// The same of one aspect; what both have is named once.
+    pub(super) fn ungrouped<'a>(&self, names: &Names<'a>, aspect: &'static str) -> Vec<Difference<'a>> {
+        let Names { first, second, owner } = *names;
+        let new = |own: &Difference<'_>| !self.has_thing(first, aspect, &own.thing);
+        self.lacking(owner, first, aspect).chain(self.lacking(owner, second, aspect).filter(new)).collect()
     }
 
     /// What one has and the other lacks.
@@ -185,203 +234,69 @@ impl Facts {
     }
 }
 
-pub(super) fn quoted(name: &str) -> String {
-    // As the server's quote_ident does: plain names stay plain.
-    let plain = name.starts_with(|c: char| c.is_ascii_lowercase() || c == '_')
-        && name.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_');
-    if plain { name.to_owned() } else { escape_identifier(name).trim().to_owned() }
-}
-
 fn row(row: &SimpleQueryRow) -> Option<[String; 4]> {
     let text = |index: usize| row.try_get(index).ok().flatten().map(str::to_owned);
     Some([text(0)?, text(1)?, text(2)?, text(3).unwrap_or_default()])
 }
 
-/// Settings whose value is a list of quoted names, which the server keeps as it has to be written
-/// (`GUC_LIST_QUOTE` in its source; `pg_dumpall` has the same list).
-const LISTS: &str = "'local_preload_libraries', 'search_path', 'session_preload_libraries', \
-                     'shared_preload_libraries', 'temp_tablespaces', 'unix_socket_directories'";
+#[cfg(test)]
+mod tests {
+    use super::*;
 
-/// Everything about the three roles: role, aspect, thing, and what comes behind the role's name where it is given.
-fn query(names: &Names<'_>, version: u32) -> String {
-    let all = listed(names.all());
-    let logins = listed([names.first, names.second]);
-    let parts = [
-        attributes(&all),
-        memberships(&all, &logins, version),
-        settings(&all),
-        owned(&logins),
-        kept(&logins),
-        privileges(&all, version),
-        defaults(&all),
-        others(&all),
-        power(&logins, version),
-    ];
-    parts.join("\nunion all ")
-}
+    const NAMES: Names<'_> = Names { first: "app", second: "app_b", owner: "group" };
 
-fn attributes(all: &str) -> String {
-    let flag = |column: &str, name: &str| format!("case when {column} then '{name}' else 'NO{name}' end");
-    let flags = [
-        ("rolsuper", "SUPERUSER"),
-        ("rolcreatedb", "CREATEDB"),
-        ("rolcreaterole", "CREATEROLE"),
-        ("rolinherit", "INHERIT"),
-        ("rolreplication", "REPLICATION"),
-        ("rolbypassrls", "BYPASSRLS"),
-    ];
-    let flags = flags.map(|(column, name)| flag(column, name)).join(", ");
-    format!(
-        "select rolname::text, 'attribute', thing, '' from pg_catalog.pg_roles, lateral unnest(array[{flags}, \
-         'CONNECTION LIMIT ' || rolconnlimit, 'VALID UNTIL ''' || rolvaliduntil || '''']) thing \
-         where rolname in ({all}) and thing is not null\n\
-         union all select rolname::text, 'login', 'LOGIN', '' from pg_catalog.pg_roles \
-         where rolname in ({all}) and rolcanlogin"
-    )
-}
-
-/// From PostgreSQL 16 on several grantors may have made the same role a member.
-fn memberships(all: &str, logins: &str, version: u32) -> String {
-    let options = match version {
-        160_000.. => {
-            "'WITH ADMIN ' || bool_or(m.admin_option) || ', INHERIT ' || bool_or(m.inherit_option) || ', SET ' || \
-             bool_or(m.set_option)"
-        }
-        _ => "case when bool_or(m.admin_option) then 'WITH ADMIN OPTION' else '' end",
-    };
-    format!(
-        "select member.rolname::text, 'membership', quote_ident(of.rolname), upper({options}) \
-         from pg_catalog.pg_auth_members m join pg_catalog.pg_roles member on member.oid = m.member \
-         join pg_catalog.pg_roles of on of.oid = m.roleid \
-         where member.rolname in ({all}) and of.rolname not in ({logins}) group by 1, 3"
-    )
-}
-
-fn settings(all: &str) -> String {
-    let value = "substr(config, strpos(config, '=') + 1)";
-    format!(
-        "select role.rolname::text, 'setting', coalesce('IN DATABASE ' || quote_ident(base.datname) || ' ', '') || \
-         'SET ' || name || ' TO ' || case when name in ({LISTS}) then {value} else quote_literal({value}) end, '' \
-         from pg_catalog.pg_db_role_setting own join pg_catalog.pg_roles role on role.oid = own.setrole \
-         left join pg_catalog.pg_database base on base.oid = own.setdatabase, \
-         lateral unnest(own.setconfig) config, lateral (select split_part(config, '=', 1)) named(name) \
-         where role.rolname in ({all})"
-    )
-}
-
-/// Only this database can tell what its objects are called.
-fn owned(logins: &str) -> String {
-    format!(
-        "select role.rolname::text, 'owns', case when own.dbid in (0, base.oid) \
-           then pg_catalog.pg_describe_object(own.classid, own.objid, own.objsubid) \
-           else 'something in the database ' || other.datname end, '' \
-         from pg_catalog.pg_shdepend own join pg_catalog.pg_roles role on role.oid = own.refobjid \
-         join pg_catalog.pg_database base on base.datname = current_database() \
-         left join pg_catalog.pg_database other on other.oid = own.dbid \
-         where own.refclassid = 'pg_catalog.pg_authid'::regclass and own.deptype = 'o' and role.rolname in ({logins}) \
-         and own.classid not in ('pg_catalog.pg_default_acl'::regclass, 'pg_catalog.pg_auth_members'::regclass)"
-    )
-}
-
-/// Whether a role owns anything that can be reassigned from here, and what its new owner needs for that: PostgreSQL
-/// asks it for CREATE where the thing is.
-fn kept(logins: &str) -> String {
-    let things = "select relnamespace, relowner from pg_catalog.pg_class \
-                  union select pronamespace, proowner from pg_catalog.pg_proc \
-                  union select typnamespace, typowner from pg_catalog.pg_type";
-    format!(
-        "select role.rolname::text, 'owns here', 'something', '' from pg_catalog.pg_shdepend own \
-         join pg_catalog.pg_roles role on role.oid = own.refobjid \
-         join pg_catalog.pg_database base on base.datname = current_database() \
-         where own.refclassid = 'pg_catalog.pg_authid'::regclass and own.deptype = 'o' and role.rolname in ({logins}) \
-         and own.dbid in (0, base.oid) \
-         and own.classid not in ('pg_catalog.pg_default_acl'::regclass, 'pg_catalog.pg_auth_members'::regclass)\n\
-         union all select role.rolname::text, 'keeps in', 'USAGE, CREATE ON SCHEMA ' || quote_ident(space.nspname), '' \
-         from ({things}) thing(space, owner) join pg_catalog.pg_roles role on role.oid = thing.owner \
-         join pg_catalog.pg_namespace space on space.oid = thing.space \
-         where role.rolname in ({logins}) and space.nspname !~ '^pg_'\n\
-         union all select role.rolname::text, 'keeps in', \
-         'CREATE ON DATABASE ' || quote_ident(current_database()), '' \
-         from pg_catalog.pg_namespace space join pg_catalog.pg_roles role on role.oid = space.nspowner \
-         where role.rolname in ({logins})"
-    )
-}
-
-/// What has been granted to a role on what it does not own.
-fn privileges(all: &str, version: u32) -> String {
-    let mut sources = vec![
-        "select relowner, relacl, case relkind when 'S' then 'SEQUENCE ' else 'TABLE ' end || oid::regclass \
-         from pg_catalog.pg_class where relkind in ('r', 'p', 'v', 'm', 'f', 'S')",
-        "select nspowner, nspacl, 'SCHEMA ' || quote_ident(nspname) from pg_catalog.pg_namespace",
-        "select datdba, datacl, 'DATABASE ' || quote_ident(datname) from pg_catalog.pg_database",
-        "select proowner, proacl, case prokind when 'p' then 'PROCEDURE ' else 'FUNCTION ' end || oid::regprocedure \
-         from pg_catalog.pg_proc",
-        "select typowner, typacl, 'TYPE ' || oid::regtype from pg_catalog.pg_type",
-        "select lanowner, lanacl, 'LANGUAGE ' || quote_ident(lanname) from pg_catalog.pg_language",
-        "select fdwowner, fdwacl, 'FOREIGN DATA WRAPPER ' || quote_ident(fdwname) \
-         from pg_catalog.pg_foreign_data_wrapper",
-        "select srvowner, srvacl, 'FOREIGN SERVER ' || quote_ident(srvname) from pg_catalog.pg_foreign_server",
-        "select spcowner, spcacl, 'TABLESPACE ' || quote_ident(spcname) from pg_catalog.pg_tablespace",
-        "select lomowner, lomacl, 'LARGE OBJECT ' || oid from pg_catalog.pg_largeobject_metadata",
-    ];
-    if version >= 150_000 {
-        sources.push("select 0::oid, paracl, 'PARAMETER ' || parname from pg_catalog.pg_parameter_acl");
+    fn facts(version: u32, rows: &[[&str; 4]]) -> Facts {
+        Facts::of(version, rows.iter().map(|row| row.map(str::to_owned)))
     }
-    let sources = sources.join(" union all ");
-    let option = "case when item.is_grantable then 'WITH GRANT OPTION' else '' end";
-    format!(
-        "select role.rolname::text, 'privilege', item.privilege_type || ' ON ' || named, {option} \
-         from ({sources}) thing(owner, acl, named), lateral aclexplode(acl) item \
-         join pg_catalog.pg_roles role on role.oid = item.grantee \
-         where role.rolname in ({all}) and item.grantee <> owner\n\
-         union all select role.rolname::text, 'privilege', \
-         item.privilege_type || ' (' || quote_ident(attname) || ') ON TABLE ' || attrelid::regclass, {option} \
-         from pg_catalog.pg_attribute, lateral aclexplode(attacl) item \
-         join pg_catalog.pg_roles role on role.oid = item.grantee where role.rolname in ({all})"
-    )
-}
 
-/// What a role grants on what it will create.
-fn defaults(all: &str) -> String {
-    format!(
-        "select role.rolname::text, 'default', coalesce('IN SCHEMA ' || quote_ident(space.nspname) || ' ', '') || \
-         'GRANT ' || item.privilege_type || ' ON ' || case own.defaclobjtype when 'r' then 'TABLES' \
-           when 'S' then 'SEQUENCES' when 'f' then 'FUNCTIONS' when 'T' then 'TYPES' when 'n' then 'SCHEMAS' \
-           else 'LARGE OBJECTS' end || ' TO ' || coalesce(quote_ident(grantee.rolname), 'PUBLIC'), \
-         case when item.is_grantable then 'WITH GRANT OPTION' else '' end \
-         from pg_catalog.pg_default_acl own join pg_catalog.pg_roles role on role.oid = own.defaclrole \
-         left join pg_catalog.pg_namespace space on space.oid = own.defaclnamespace, \
-         lateral aclexplode(own.defaclacl) item left join pg_catalog.pg_roles grantee on grantee.oid = item.grantee \
-         where role.rolname in ({all}) and item.grantee <> own.defaclrole"
-    )
-}
+    fn said(rows: &[[&str; 4]]) -> Vec<String> {
+        let facts = facts(180_000, rows);
+        facts.differences(&NAMES).iter().map(|own| format!("{}: {own}", own.role)).collect()
+    }
 
-fn others(all: &str) -> String {
-    format!(
-        "select role.rolname::text, 'policy', quote_ident(polname) || ' on ' || polrelid::regclass, '' \
-         from pg_catalog.pg_policy, lateral unnest(polroles) named(id) \
-         join pg_catalog.pg_roles role on role.oid = named.id where role.rolname in ({all})\n\
-         union all select usename::text, 'user mapping', quote_ident(srvname), '' \
-         from pg_catalog.pg_user_mappings where usename in ({all})\n\
-         union all select usename::text, 'sessions', count(*)::text, '' from pg_catalog.pg_stat_activity \
-         where usename in ({all}) and pid <> pg_backend_pid() group by 1"
-    )
-}
+    #[test]
+    fn more_options_are_no_lack() {
+        let thing = |suffix: &str| Thing { text: "x".into(), suffix: suffix.into() };
+        for (has, wanted, covers) in [
+            ("WITH GRANT OPTION", "", true),
+            ("", "WITH GRANT OPTION", false),
+            ("WITH ADMIN TRUE, INHERIT TRUE, SET TRUE", "WITH ADMIN FALSE, INHERIT TRUE, SET TRUE", true),
+            ("WITH ADMIN FALSE, INHERIT TRUE, SET TRUE", "WITH SET TRUE", true),
+            ("WITH ADMIN TRUE, INHERIT TRUE, SET FALSE", "WITH SET TRUE", false),
+        ] {
+            assert_eq!(thing(has).covers(&thing(wanted)), covers, "{has} for {wanted}");
+        }
+        let other = Thing { text: "y".into(), suffix: String::new() };
+        assert!(!other.covers(&thing("")));
+    }
 
-/// Who may take the login from whom. A flexible server lets the members of `azure_pg_admin` administer each other on
-/// all versions (Azure's documentation, access control).
-fn power(logins: &str, version: u32) -> String {
-    let rule = match version {
-        160_000.. => "one.rolcreaterole and pg_has_role(one.oid, other.oid, 'MEMBER WITH ADMIN OPTION')",
-        _ => "one.rolcreaterole and not other.rolsuper",
-    };
-    format!(
-        "select one.rolname::text, 'administers', other.rolname::text, '' \
-         from pg_catalog.pg_roles one, pg_catalog.pg_roles other \
-         where one.rolname in ({logins}) and other.rolname in ({logins}) and one.oid <> other.oid \
-         and (one.rolsuper or ({rule}) or exists (select from pg_catalog.pg_roles azure \
-           where azure.rolname = 'azure_pg_admin' and one.rolcreaterole \
-           and pg_has_role(one.oid, azure.oid, 'MEMBER') and pg_has_role(other.oid, azure.oid, 'MEMBER') \
-           and exists (select from pg_catalog.pg_roles where rolname = 'azuresu')))"
-    )
+    #[test]
+    fn what_one_of_the_two_lacks_is_said_of_it_and_what_the_group_lacks_of_the_group() {
+        let privilege = |role| [role, "privilege", "SELECT ON TABLE t", ""];
+        assert_eq!(said(&[privilege("app")]), ["app_b: it has no SELECT ON TABLE t, as app has"]);
+        assert_eq!(said(&[privilege("app_b")]), ["app: it has no SELECT ON TABLE t, as app_b has"]);
+        let both = [privilege("app"), privilege("app_b")];
+        assert_eq!(said(&both), ["group: it has no SELECT ON TABLE t, as app has"]);
+        assert_eq!(said(&[privilege("app"), privilege("group")]), Vec::<String>::new());
+    }
+
+    #[test]
+    fn membership_in_the_group_is_nothing_that_the_group_lacks() {
+        let member = |role| [role, "membership", "\"group\"", "WITH ADMIN FALSE, INHERIT TRUE, SET TRUE"];
+        let quoted = ["group", "quoted", "\"group\"", ""];
+        let rows = [quoted, member("app"), member("app_b")];
+        assert_eq!(said(&rows), Vec::<String>::new());
+        assert!(facts(180_000, &rows).may_act("app", &NAMES));
+        assert!(!facts(180_000, &[quoted]).may_act("app", &NAMES));
+        let without = ["app", "membership", "\"group\"", "WITH ADMIN TRUE, INHERIT TRUE, SET FALSE"];
+        assert!(!facts(180_000, &[quoted, without]).may_act("app", &NAMES));
+        assert!(facts(150_000, &[quoted, ["app", "membership", "\"group\"", ""]]).may_act("app", &NAMES));
+    }
+
+    #[test]
+    fn a_name_of_which_the_server_has_told_nothing_is_quoted() {
+        let facts = facts(180_000, &[["plain", "quoted", "plain", ""]]);
+        assert_eq!(facts.quoted("plain"), "plain");
+        assert_eq!(facts.quoted("say \"so\""), "\"say \"\"so\"\"\"");
+    }
 }
