@@ -4,6 +4,9 @@
 //! its vault, item or file. Every effect is idempotent under its run id, and every one that
 //! changes something can be asked whether it has happened.
 
+mod pair;
+mod vault;
+
 use std::collections::BTreeMap;
 use std::time::Duration;
 
@@ -13,11 +16,13 @@ use serde::{Deserialize, Serialize};
 
 use crate::by_hand::{Instruction, Part};
 use crate::census::{Sample, Session};
-use crate::error::{Error, Kind, Result};
+use crate::error::Result;
 use crate::ids::{CopyId, Environment, RunId, VersionId};
 use crate::journal::Outcome;
 use crate::secret::Secret;
 use crate::value::{Template, Update};
+pub use pair::{Pair, Preparation, Seat, Statement};
+pub use vault::{Entry, Survey, Vault, VaultState};
 
 /// What a store can do beyond being written. Kept short: each flag changes what pgrotate does.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
@@ -98,110 +103,6 @@ pub fn grouped<'a>(findings: impl IntoIterator<Item = &'a Finding>) -> Vec<Findi
     groups
 }
 
-/// One version in a vault of record.
-#[derive(Clone, Debug)]
-pub struct Entry {
-    /// The password.
-    pub secret: Secret,
-    /// The run that made it; `None` for one made by hand.
-    pub run: Option<RunId>,
-}
-
-/// What a vault of record holds, read in one piece.
-#[derive(Clone, Debug, Default)]
-pub struct VaultState {
-    /// The password whose word counts.
-    pub current: Option<Entry>,
-    /// What runs have staged and not promoted. One at most, unless a try that was given up arrived late after all:
-    /// then what it wrote stands beside the others and replaces none.
-    pub pending: Vec<Entry>,
-    /// The one before. Where two roles take turns it is the idle one's, and the current one is the live one's.
-    pub previous: Option<Entry>,
-    /// The role whose password is the current one, if the vault says so.
-    pub user: Option<String>,
-    /// What the vault calls the state it is in.
-    pub version: Option<VersionId>,
-    /// When it last changed, if the vault says so.
-    pub updated_at: Option<Timestamp>,
-}
-
-impl VaultState {
-    /// Whose the current password is, `twin` being the second role, if there is one. Where the vault names neither it
-    /// is the first one's: so it was before there were two.
-    pub fn live(&self, twin: Option<&str>) -> Seat {
-        if twin.is_some() && self.user.as_deref() == twin { Seat::Second } else { Seat::First }
-    }
-}
-
-/// A look at a vault of record, with what stands in the way of changing it.
-#[derive(Debug, Default)]
-pub struct Survey {
-    /// What it holds, where the look has shown it; else it has to be [read](Vault::read).
-    pub state: Option<VaultState>,
-    /// What was found.
-    pub findings: Vec<Finding>,
-    /// What the system itself calls the vault, where that says more than [`Vault::location`]: an id that another one
-    /// of the same name would not have.
-    pub identity: Option<String>,
-}
-
-/// The vault of record: holds the next password beside the current one, so that at every
-/// instant one of its versions logs in.
-#[async_trait]
-pub trait Vault: Send + Sync {
-    /// Its name among the copies.
-    fn id(&self) -> &CopyId;
-
-    /// Where it is, precisely enough that two environments with the same text share it.
-    fn location(&self) -> String;
-
-    /// Whether it can be read and written, and what stands in the way. Changes nothing.
-    async fn check(&self) -> Result<Survey>;
-
-    /// Makes the vault, with the password that works now in it; only for vaults that are
-    /// pgrotate's own.
-    ///
-    /// # Errors
-    /// When it exists, or its system has other ways to make one.
-    async fn create(&self, _current: &Secret) -> Result<()> {
-        Err(Error::new(Kind::Config, format!("make {}", self.id()))
-            .because("pgrotate makes vaults of the kind \"local_vault\" alone")
-            .hint("make it in its own system, with the password that works now"))
-    }
-
-    /// Everything it holds for this role. A field that does not exist yet is `None`.
-    async fn read(&self) -> Result<VaultState>;
-
-    /// Stores a password as *pending*, marked with the run, and leaves the rest alone. A request of it that arrives
-    /// only after its sender has given up may add its password to those that are pending, and must not replace one:
-    /// the server may have that one already.
-    ///
-    /// # Errors
-    /// [`Kind::Conflict`](crate::Kind::Conflict) if another pending password is there, be it this
-    /// run's own: a run has one at a time. What is current already is not pending any more, though it may still be there.
-    async fn stage(&self, run: RunId, secret: &Secret) -> Result<()>;
-
-    /// Makes this pending password of the run current and the current one previous, in one write, and drops whatever
-    /// else the run has staged. Names the role that the password is for, if that can be another one than before. What has
-    /// already happened is not repeated; a request of it that arrives only then must not drop what has been staged since.
-    ///
-    /// # Errors
-    /// [`Kind::Conflict`](crate::Kind::Conflict) if this password is neither pending nor current: the server has it.
-    async fn promote(&self, run: RunId, next: &Secret, user: Option<&str>) -> Result<Option<VersionId>>;
-
-    /// Keeps a password as the idle role's, in the place of the previous one, in one write, and drops whatever else
-    /// the run has staged. What has already happened is not repeated.
-    async fn lay_aside(&self, run: RunId, idle: &Secret) -> Result<()>;
-
-    /// Drops everything that the run has staged. Without effect if there is nothing of this run.
-    async fn discard(&self, run: RunId) -> Result<()>;
-
-    /// How a person stores the new password in it and keeps the one before.
-    fn by_hand(&self) -> Vec<Instruction> {
-        vec![Instruction::elsewhere(Part::Before, self.id().as_str())]
-    }
-}
-
 /// A change of the role's password on the server.
 #[derive(Debug)]
 pub struct Change<'a> {
@@ -239,65 +140,6 @@ pub trait Authority: Send + Sync {
     fn by_hand(&self) -> Vec<Instruction> {
         vec![Instruction::elsewhere(Part::Server, &self.describe())]
     }
-}
-
-/// Which of an environment's roles. Where there is one alone it is the first.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Seat {
-    /// The role that the configuration names under `[database]`.
-    First,
-    /// Its twin.
-    Second,
-}
-
-impl Seat {
-    /// The role that takes turns with this one.
-    #[must_use]
-    pub fn other(self) -> Self {
-        match self {
-            Self::First => Self::Second,
-            Self::Second => Self::First,
-        }
-    }
-}
-
-/// Two roles that take turns, as the server has them. Everything is done as the live one.
-#[async_trait]
-pub trait Pair: Send + Sync {
-    /// Whether both can do the same, neither owns anything alone, and the live one may do what a run asks of it.
-    /// Changes nothing.
-    async fn check(&self, live: Seat, password: &Secret) -> Result<Vec<Finding>>;
-
-    /// Takes the right to log in from the other role, and its password. Repeating it has the same end state.
-    async fn close(&self, live: Seat, password: &Secret) -> Result<Outcome>;
-
-    /// What has to be done so that the two can take turns; with a new password for the other role, if it needs one.
-    /// Changes nothing.
-    async fn prepare(&self, live: Seat, password: &Secret, idle: Option<&Secret>) -> Result<Preparation>;
-
-    /// Does it, all or nothing.
-    ///
-    /// # Errors
-    /// When the server refuses a statement: which, and why.
-    async fn apply(&self, live: Seat, password: &Secret, preparation: &Preparation) -> Result<()>;
-}
-
-/// What two roles lack to take turns.
-#[derive(Debug, Default)]
-pub struct Preparation {
-    /// In the order in which they are carried out, all or none.
-    pub statements: Vec<Statement>,
-    /// What no statement of ours can do.
-    pub by_hand: Vec<String>,
-}
-
-/// One statement of SQL.
-#[derive(Debug)]
-pub struct Statement {
-    /// For a person to read.
-    pub shown: String,
-    /// What is sent, where that has more in it than may be shown.
-    pub sent: Option<Secret>,
 }
 
 /// What a server says to a password.

@@ -4,6 +4,7 @@ use futures::FutureExt;
 
 use super::*;
 use crate::by_hand::Language;
+use crate::error::{Error, Kind};
 use crate::journal::Effect;
 use crate::memory::{self, Memory};
 
