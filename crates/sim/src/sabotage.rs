@@ -75,7 +75,7 @@ pub enum Sabotage {
 
 impl Sabotage {
     /// All of them, each with the number of a promise that it breaks.
-    pub const ALL: [(Self, char); 27] = [
+    pub const ALL: [(Self, char); 26] = [
         (Self::InstallBeforeStage, '1'),
         (Self::PromoteBeforeInstall, '2'),
         (Self::PublishBeforeInstall, '2'),
@@ -100,7 +100,6 @@ impl Sabotage {
         (Self::RestIsUnstaged, '7'),
         (Self::LaidAsideTooSoon, '7'),
         (Self::AbortLeavesTheIdle, '2'),
-        (Self::SessionsAreIgnored, '2'),
         (Self::PromoteNamesNobody, '1'),
         (Self::InstallHitsTheLiveRole, '1'),
     ];
