@@ -173,11 +173,16 @@ impl Authority for Postgres {
 /// The change, in a transaction of its own: one that takes too long is taken back by the server
 /// while we still listen, and one that is reported is on the server's disk.
 fn statement(user: &str, verifier: &str) -> String {
+    statement_with(user, "password", verifier)
+}
+
+/// The same with more than the password.
+fn statement_with(user: &str, words: &str, verifier: &str) -> String {
     format!(
         "begin read write; \
          set local lock_timeout = '5s'; set local statement_timeout = '20s'; \
          select set_config('synchronous_commit', 'on', true) where current_setting('synchronous_commit') = 'off'; \
-         alter role {} password {}; \
+         alter role {} {words} {}; \
          commit",
         escape_identifier(user),
         escape_literal(verifier)
@@ -317,6 +322,8 @@ mod tests {
         let statement = statement("o'\"k", &verifier);
         assert!(statement.contains(&format!("alter role \"o'\"\"k\" password '{verifier}'")), "{statement}");
         assert!(!statement.contains("hunter2"));
+        let opened = statement_with("no password yet", "login password", &verifier);
+        assert!(opened.contains("alter role \"no password yet\" login password '"), "{opened}");
     }
 
     #[test]

@@ -30,7 +30,7 @@ use pgrotate_core::{Error, Kind, Result, Secret};
 use postgres_protocol::escape::escape_identifier;
 
 use super::connection::{Attempt, Connector, Session};
-use super::{statement, verifier};
+use super::{statement_with, verifier};
 use crate::shared::Shared;
 use facts::{Facts, Names};
 
@@ -156,7 +156,7 @@ impl Authority for PostgresTwin {
                     .because(format!("the server refuses the password of {}", self.target())));
             }
         };
-        let sql = statement(&self.user, &verifier(change.next)?).replace(" password ", " login password ");
+        let sql = statement_with(&self.user, "login password", &verifier(change.next)?);
         let changed = session.change(&sql, self.target(), &operation).await;
         session.close().await;
         changed.map(|()| Outcome::changed())
