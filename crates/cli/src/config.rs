@@ -316,12 +316,7 @@ impl Config {
         self.order.first(environment)
     }
 
-    fn bound(
-        &self,
-        environment: &Environment,
-        deps: &Deps,
-        problems: &mut Problems,
-    ) -> Option<Bound<'_>> {
+    fn bound(&self, environment: &Environment, deps: &Deps, problems: &mut Problems) -> Option<Bound<'_>> {
         let names: Vec<&str> = self.drafts.iter().map(|draft| draft.environment.as_str()).collect();
         let draft = self.drafts.iter().find(|draft| draft.environment == *environment);
         let draft = draft.ok_or_else(|| Problem::no_such("environment", environment.as_str(), &names));

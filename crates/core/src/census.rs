@@ -385,7 +385,8 @@ mod tests {
     #[test]
     fn who_is_declared_and_not_there_is_worth_a_warning() {
         let nobody = sample(&[]);
-        let found = findings(&rotation(Some(sessions("api", &["10.0.0.0/8"]))), "mindwelladmin", &nobody, &[]);
+        let found =
+            findings(&rotation(Some(sessions("api", &["10.0.0.0/8"]))), "mindwelladmin", &nobody, &[]);
         assert_eq!((found[0].severity, found[0].subject.as_str()), (Severity::Warning, "memory:application"));
         assert!(found[0].what.contains("application_name \"api\" from 10.0.0.0/8"), "{}", found[0].what);
         let there = rotation(Some(sessions("api", &[])));

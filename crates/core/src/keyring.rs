@@ -134,8 +134,7 @@ impl Keyring {
         };
         let (staged, idle) = (state.outcome_of("stage"), state.outcome_of_action(&Action::StageIdle));
         let found = vault.read().await?;
-        let idle =
-            idle.and_then(|idle| Keys::find_idle(state.run, &found, |secret| is(Some(idle), secret)));
+        let idle = idle.and_then(|idle| Keys::find_idle(state.run, &found, |secret| is(Some(idle), secret)));
         let keys = Keys::find(state.run, found, twin, |secret| is(staged, secret))
             .ok_or_else(|| lost(vault, state.run, "it does not hold the one that this run has staged"))?;
         Ok(self.keep(state.run, Keys { idle: idle.or(keys.idle), ..keys }))

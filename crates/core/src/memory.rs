@@ -15,11 +15,12 @@ use crate::ids::{CopyId, Environment, RunId, VersionId};
 use crate::journal::Outcome;
 use crate::keyring::Keyring;
 use crate::password::Policy;
+use crate::plan::Retirement;
 use crate::provider::{
     Activation, Authority, Capabilities, Change, Consumer, Content, Entry, Evidence, Finding, Inspection,
-    Login, Pair, Preparation, Recorder, Seat, Seen, Sink, Story, Survey, Vault, VaultState, Verification, Verifier,
+    Login, Pair, Preparation, Recorder, Seat, Seen, Sink, Story, Survey, Vault, VaultState, Verification,
+    Verifier,
 };
-use crate::plan::Retirement;
 use crate::rotation::{BoundConsumer, Copy, Rotation, Surroundings, Twin};
 use crate::secret::{FingerprintKey, Secret};
 use crate::value::{Template, Update, UrlTemplate};
@@ -157,7 +158,12 @@ impl Vault for Memory {
 
     async fn stage(&self, run: RunId, secret: &Secret) -> Result<()> {
         self.call("vault.stage", |state| match &state.vault.pending[..] {
-            [] if state.vault.current.as_ref().is_some_and(|own| own.run == Some(run) && own.secret == *secret) => {
+            [] if state
+                .vault
+                .current
+                .as_ref()
+                .is_some_and(|own| own.run == Some(run) && own.secret == *secret) =>
+            {
                 Err(Error::new(Kind::Conflict, "stage"))
             }
             [] => {

@@ -318,7 +318,9 @@ impl Update<'_> {
     /// What a present URL must point at.
     fn present_target(&self, url: &DatabaseUrl) -> Target {
         match self.twin {
-            Some(twin) if url.target().user == twin => Target { user: twin.to_owned(), ..self.target.clone() },
+            Some(twin) if url.target().user == twin => {
+                Target { user: twin.to_owned(), ..self.target.clone() }
+            }
             _ => self.target.clone(),
         }
     }

@@ -65,7 +65,8 @@ impl Tables {
         let Node::Table(table) = &authority.node else { return };
         let Some(kind) = table.get("kind") else { return };
         if de::read::<String>(kind).is_ok_and(|kind| kind != "postgres") {
-            let problem = Problem::new("two roles that take turns change their passwords by SQL").at(&kind.at, "");
+            let problem =
+                Problem::new("two roles that take turns change their passwords by SQL").at(&kind.at, "");
             problems.add(problem.help("[authority] kind = \"postgres\", without further keys"));
         }
     }

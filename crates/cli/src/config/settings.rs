@@ -160,7 +160,9 @@ impl Roles {
                     .at(&roles.at, "")
                     .help("strategy = \"alternating\", at the top of the file"))
             }
-            (Some("alternating"), Some(strategy), roles) => Self::of(&strategy, roles.as_ref(), user).map(Some),
+            (Some("alternating"), Some(strategy), roles) => {
+                Self::of(&strategy, roles.as_ref(), user).map(Some)
+            }
             (Some(other), strategy, _) => {
                 let problem = Problem::no_such("strategy", other, STRATEGIES);
                 Err(strategy.map_or(problem.clone(), |own| problem.or_at(&own.at)))
@@ -183,11 +185,16 @@ impl Roles {
         // PostgreSQL cuts longer names silently (NAMEDATALEN).
         if let Some(long) = names.iter().find(|name| name.is_empty() || name.len() > 63) {
             let at = roles.map_or(&own.at, |roles| &roles.at);
-            return Err(Problem::new(format!("{long:?} is no role's name: 1 to 63 bytes are wanted")).at(at, ""));
+            return Err(
+                Problem::new(format!("{long:?} is no role's name: 1 to 63 bytes are wanted")).at(at, "")
+            );
         }
         if names[0] == names[1] || names[2] == names[0] || names[2] == names[1] {
             let at = roles.map_or(&own.at, |roles| &roles.at);
-            return Err(Problem::new("the two roles and the group that owns what they make need a name each").at(at, ""));
+            return Err(Problem::new(
+                "the two roles and the group that owns what they make need a name each",
+            )
+            .at(at, ""));
         }
         Ok(own)
     }

@@ -36,7 +36,9 @@ pub(crate) async fn stage(rotation: &Rotation, run: &RunState) -> Result<Outcome
         Some(stored) if stored == idle => Ok(outcome(idle, Outcome::changed())),
         _ => Err(Error::new(Kind::Corrupt, format!("stage a password in {}", rotation.vault.id()))
             .because("the vault of record does not give back what was stored")
-            .hint("the new password is in use and proven; look at the vault of record, then `pgrotate resume`")),
+            .hint(
+                "the new password is in use and proven; look at the vault of record, then `pgrotate resume`",
+            )),
     }
 }
 
@@ -65,13 +67,13 @@ async fn rest(role: Role<'_>, run: &RunState, keys: &Keys) -> Result<Outcome> {
         .ok_or_else(|| lost("the vault of record does not hold the password that works now"))?;
     role.authority.install(&Change { run: run.run, current, next: idle }).await?;
     match role.verifier.login(idle).await? {
-        Login::Accepted => {
-            Ok(Outcome::changed()
-                .note(format!("{} rests with a password that only the vault has", role.target.user)))
-        }
+        Login::Accepted => Ok(Outcome::changed()
+            .note(format!("{} rests with a password that only the vault has", role.target.user))),
         Login::Refused => Err(Error::new(Kind::Refused, operation)
             .because("the server refuses that password, though it was set")
-            .hint("all three passwords are in the vault of record; look at the server, then `pgrotate resume`")
+            .hint(
+                "all three passwords are in the vault of record; look at the server, then `pgrotate resume`",
+            )
             .later(None)),
     }
 }
@@ -92,9 +94,15 @@ pub(crate) async fn lay_aside(rotation: &Rotation, run: &RunState) -> Result<Out
         (Effect::AlreadyDone, Some(previous), _) => previous.secret,
         (_, _, Some(idle)) => idle.clone(),
         _ => {
-            return Err(Error::new(Kind::Conflict, format!("keep the idle role's password in {}", rotation.vault.id()))
-                .because("it does not hold it any more")
-                .hint(format!("it can be given a new one: pgrotate roles prepare {} --apply", rotation.environment)));
+            return Err(Error::new(
+                Kind::Conflict,
+                format!("keep the idle role's password in {}", rotation.vault.id()),
+            )
+            .because("it does not hold it any more")
+            .hint(format!(
+                "it can be given a new one: pgrotate roles prepare {} --apply",
+                rotation.environment
+            )));
         }
     };
     rotation.vault.lay_aside(run.run, &idle).await?;

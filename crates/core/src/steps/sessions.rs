@@ -125,8 +125,7 @@ impl Watch<'_> {
         let sample = self.census.take(self.password, Duration::ZERO).await?;
         match &self.left {
             None => {
-                let (new, old) =
-                    own(&sample).into_iter().partition(|session| session.since > self.changed);
+                let (new, old) = own(&sample).into_iter().partition(|session| session.since > self.changed);
                 Ok(Seen { new, old, place: (self.census, self.password) })
             }
             Some(left) => {

@@ -13,7 +13,9 @@ use crate::secret::Secret;
 /// password, however often this step is repeated.
 pub(crate) async fn perform(rotation: &Rotation, step: &Step, run: &RunState) -> Result<Outcome> {
     let again = run.step(&step.id).may_have_happened;
-    if again && let Some(keys) = Keys::find(run.run, rotation.vault.read().await?, rotation.twin_name(), |_| true) {
+    if again
+        && let Some(keys) = Keys::find(run.run, rotation.vault.read().await?, rotation.twin_name(), |_| true)
+    {
         return Ok(outcome(rotation, run, keys, Outcome::already_done()));
     }
     // Between the check and now lie a crash and any time: look once more.
@@ -28,7 +30,8 @@ pub(crate) async fn perform(rotation: &Rotation, step: &Step, run: &RunState) ->
         // What an earlier try sent may arrive only now. It is as good as this one.
         if again
             && error.kind() == Kind::Conflict
-            && let Some(keys) = Keys::find(run.run, rotation.vault.read().await?, rotation.twin_name(), |_| true)
+            && let Some(keys) =
+                Keys::find(run.run, rotation.vault.read().await?, rotation.twin_name(), |_| true)
         {
             return Ok(outcome(rotation, run, keys, Outcome::already_done()));
         }

@@ -105,7 +105,10 @@ async fn the_pending_password_of_another_run_is_left_alone() {
     assert_eq!((error.kind(), error.retry()), (Kind::Conflict, Retry::Never));
     assert!(error.hints()[0].contains(fake::OTHER_RUN));
     assert_eq!(vault.stage(other_run(), &Secret::new("x")).await.unwrap_err().kind(), Kind::Conflict);
-    assert_eq!(vault.promote(fake::run(), &Secret::new(NEXT), None).await.unwrap_err().kind(), Kind::Conflict);
+    assert_eq!(
+        vault.promote(fake::run(), &Secret::new(NEXT), None).await.unwrap_err().kind(),
+        Kind::Conflict
+    );
     vault.discard(fake::run()).await.unwrap();
     assert_eq!(held(&vault).await, texts([NOW, "theirs", ""]));
     vault.discard(other_run()).await.unwrap();

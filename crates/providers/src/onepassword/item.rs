@@ -271,7 +271,10 @@ impl Item {
             }
             operations.push(match (slot, &fields[..]) {
                 // `replace` needs a value to be there, and 1Password leaves empty ones out.
-                (Slot::Password | Slot::User | Slot::Run | Slot::Previous | Slot::PreviousRun, [field, ..]) => {
+                (
+                    Slot::Password | Slot::User | Slot::Run | Slot::Previous | Slot::PreviousRun,
+                    [field, ..],
+                ) => {
                     let op = if field["value"].is_string() { "replace" } else { "add" };
                     json!({"op": op, "path": pointer(&id(field)?, "/value"), "value": goal.expose()})
                 }

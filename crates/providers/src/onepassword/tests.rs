@@ -184,7 +184,10 @@ async fn a_password_is_staged_then_promoted_in_one_patch_each() {
         Kind::Conflict,
         "the server has another one"
     );
-    assert_eq!(vault.promote(run(), &Secret::new("new-canary"), None).await.unwrap(), Some(VersionId::from("9")));
+    assert_eq!(
+        vault.promote(run(), &Secret::new("new-canary"), None).await.unwrap(),
+        Some(VersionId::from("9"))
+    );
     let state = vault.read().await.unwrap();
     let (current, previous) = (state.current.unwrap(), state.previous.unwrap());
     assert_eq!((current.secret, current.run), (Secret::new("new-canary"), Some(run())));
@@ -231,7 +234,10 @@ async fn a_repeat_writes_nothing() {
     let writes = world.fake.take_lines().iter().filter(|line| line.starts_with("PATCH")).count();
     assert_eq!(writes, 1, "only the first promote writes");
     assert_eq!(vault.stage(run(), &secret).await.unwrap_err().kind(), Kind::Conflict, "already current");
-    assert_eq!(vault.promote(OTHER_RUN.parse().unwrap(), &secret, None).await.unwrap_err().kind(), Kind::Conflict);
+    assert_eq!(
+        vault.promote(OTHER_RUN.parse().unwrap(), &secret, None).await.unwrap_err().kind(),
+        Kind::Conflict
+    );
 }
 
 #[tokio::test]

@@ -276,10 +276,14 @@ impl Session {
         let error = match told {
             Ok(Ok(())) => return Ok(()),
             Ok(Err(error)) => error,
-            Err(_) => return Err(Error::new(Kind::TimedOut, operation).because("no answer in time").unknown()),
+            Err(_) => {
+                return Err(Error::new(Kind::TimedOut, operation).because("no answer in time").unknown());
+            }
         };
         let Some(answer) = error.as_db_error() else {
-            return Err(Error::new(Kind::Unreachable, operation).because("the connection broke off").unknown());
+            return Err(Error::new(Kind::Unreachable, operation)
+                .because("the connection broke off")
+                .unknown());
         };
         let words = if sql == shown { format!("{} ", answer.message()) } else { String::new() };
         Err(Error::new(kind_of(answer.code(), Effect::Writes), operation)

@@ -133,8 +133,12 @@ fn show(app: &App, rotation: &Rotation, preparation: &Preparation, done: bool) {
     let environment = &rotation.environment;
     text.push_str(&match (statements.is_empty(), done) {
         (true, _) => format!("{environment}: {} are a pair\n", rotation.described()),
-        (false, true) => format!("\n{environment}: carried out; whoever logs in from now on acts as the group\n"),
-        (false, false) => format!("\nnothing was changed; to carry it out: pgrotate roles prepare {environment} --apply\n"),
+        (false, true) => {
+            format!("\n{environment}: carried out; whoever logs in from now on acts as the group\n")
+        }
+        (false, false) => {
+            format!("\nnothing was changed; to carry it out: pgrotate roles prepare {environment} --apply\n")
+        }
     });
     display::out(&text);
 }

@@ -18,11 +18,7 @@ use crate::secret::Secret;
 use crate::steps::stage;
 
 /// Looks at the vault of record and, with what it holds, at the server.
-pub(super) async fn look(
-    rotation: &Rotation,
-    overrides: &Overrides,
-    run: Option<&RunState>,
-) -> Report {
+pub(super) async fn look(rotation: &Rotation, overrides: &Overrides, run: Option<&RunState>) -> Report {
     let vault = &rotation.vault;
     let mut report = Report::default();
     let state = match vault.check().await {
@@ -100,7 +96,9 @@ async fn look_at_server(rotation: &Rotation, live: Seat, current: &Secret, overr
                 let trials = tried.as_the_server_has_it(sample.at, at);
                 sample.without(trials)
             });
-            sample.map_or_else(Vec::new, |sample| census::findings(rotation, &role.target.user, &sample, &overrides.waived))
+            sample.map_or_else(Vec::new, |sample| {
+                census::findings(rotation, &role.target.user, &sample, &overrides.waived)
+            })
         });
         server.merge(tried.report);
         server.take(sessions, "sessions");
@@ -228,7 +226,8 @@ fn foreign_pending(rotation: &Rotation, state: &VaultState, own: Option<RunId>) 
 fn way_back(rotation: &Rotation, back: &Back, state: &VaultState) -> Finding {
     let subject = rotation.vault.id().as_str();
     if rotation.twin.is_some() {
-        let what = "where two roles take turns there is no way back to an earlier password: it went with its role";
+        let what =
+            "where two roles take turns there is no way back to an earlier password: it went with its role";
         let mend = format!("rotate once more: pgrotate rotate {}", rotation.environment);
         return Finding::new(Severity::Blocks, subject, what).mend(mend);
     }

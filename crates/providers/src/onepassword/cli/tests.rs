@@ -131,7 +131,10 @@ async fn a_password_is_staged_then_promoted_and_nothing_shows_it() {
     assert_eq!(state.version, Some(VersionId::from("8")));
     assert!(state.updated_at.is_some());
 
-    assert_eq!(vault.promote(run(), &Secret::new("new-canary"), None).await.unwrap(), Some(VersionId::from("9")));
+    assert_eq!(
+        vault.promote(run(), &Secret::new("new-canary"), None).await.unwrap(),
+        Some(VersionId::from("9"))
+    );
     let state = vault.read().await.unwrap();
     let (current, previous) = (state.current.unwrap(), state.previous.unwrap());
     assert_eq!((current.secret, current.run), (Secret::new("new-canary"), Some(run())));

@@ -55,20 +55,26 @@ async fn look_at_resting(
 ) -> Report {
     let mut report = Report::default();
     let user = &idle.target.user;
-    let mend = format!("pgrotate roles prepare {} shows what is missing, and --apply makes it so", rotation.environment);
+    let mend = format!(
+        "pgrotate roles prepare {} shows what is missing, and --apply makes it so",
+        rotation.environment
+    );
     let Some(Entry { secret, .. }) = kept else {
         let what = format!("it keeps no password of {user}, the role that would take over");
         report.findings.push(Finding::new(Severity::Blocks, rotation.vault.id().as_str(), what).mend(mend));
         return report;
     };
-    let sessions = OptionFuture::from(idle.census.map(|census| census.take(secret, rotation.around.times.window)));
+    let sessions =
+        OptionFuture::from(idle.census.map(|census| census.take(secret, rotation.around.times.window)));
     let (login, authority, sessions) =
         futures::join!(idle.verifier.login(secret), idle.authority.check(secret), sessions);
     match login {
         Ok(Login::Accepted) => {
             report.take(authority, &idle.authority.describe());
             let busy = sessions.transpose().map(|sample| {
-                sample.map_or_else(Vec::new, |sample| census::in_use(rotation, user, &sample, &overrides.waived))
+                sample.map_or_else(Vec::new, |sample| {
+                    census::in_use(rotation, user, &sample, &overrides.waived)
+                })
             });
             report.take(busy, "sessions");
         }
