@@ -95,7 +95,7 @@ impl Pair for PostgresPair {
         let operation = format!("take the login from {other}");
         let session = self.open(live, password, &operation).await?;
         let sql = format!("alter role {} nologin password null", escape_identifier(other));
-        let changed = session.change(&sql, self.target(live), &operation).await;
+        let changed = change_as(&session, &self.connector(live).shared, &sql, &operation).await;
         session.close().await;
         changed.map(|()| Outcome::changed().note(format!("{other} may not log in until its turn comes")))
     }
@@ -157,7 +157,7 @@ impl Authority for PostgresTwin {
             }
         };
         let sql = statement_with(&self.user, "login password", &verifier(change.next)?);
-        let changed = session.change(&sql, self.target(), &operation).await;
+        let changed = change_as(&session, &self.by.shared, &sql, &operation).await;
         session.close().await;
         changed.map(|()| Outcome::changed())
     }
@@ -165,6 +165,12 @@ impl Authority for PostgresTwin {
     fn by_hand(&self) -> Vec<Instruction> {
         vec![Instruction::elsewhere(pgrotate_core::by_hand::Part::Server, &self.describe())]
     }
+}
+
+/// Changes something as the role that was meant to log in, and as no other that a map or a pooler has made of it.
+async fn change_as(session: &Session, shared: &Shared, sql: &str, operation: &str) -> Result<()> {
+    session.expect_role(shared, operation).await?;
+    session.change(sql, &shared.target, operation).await
 }
 
 /// Names as SQL writes them.

@@ -80,11 +80,21 @@ impl fmt::Display for Difference<'_> {
             "attribute" => write!(f, "it is not {text}, as {other} is"),
             "membership" => write!(f, "it is no member of {text}{suffix}, as {other} is"),
             "policy" => write!(f, "the policy {text} does not hold for it, as for {other}"),
-            "setting" => write!(f, "it has not the setting {text}, as {other} has"),
+            "setting" => write!(f, "it has not the setting {}, as {other} has", shown(text)),
             "default" => write!(f, "what it creates gets other rights than what {other} creates: {text}"),
             "privilege" => write!(f, "it has no {text}{suffix}, as {other} has"),
             _ => write!(f, "the {aspect} {text} does not hold for it, as for {other}"),
         }
+    }
+}
+
+/// A setting for people to read. The value of one that is an application's own, which its name tells by a dot, may be a
+/// secret, and what is found stands in the journal and in the evidence.
+pub(super) fn shown(setting: &str) -> String {
+    let is_own = |before: &str| before.rsplit_once("SET ").is_some_and(|(_, name)| name.contains('.'));
+    match setting.split_once(" TO ") {
+        Some((before, _)) if is_own(before) => format!("{before} TO …"),
+        _ => setting.to_owned(),
     }
 }
 
@@ -252,6 +262,21 @@ mod tests {
     fn said(rows: &[[&str; 4]]) -> Vec<String> {
         let facts = facts(180_000, rows);
         facts.differences(&NAMES).iter().map(|own| format!("{}: {own}", own.role)).collect()
+    }
+
+    #[test]
+    fn what_an_application_keeps_in_a_setting_of_its_own_is_not_repeated() {
+        let own = "IN DATABASE app SET app.jwt_secret TO 'hunter2'";
+        let found = said(&[["app", "setting", own, ""], ["app_b", "setting", "SET work_mem TO '5MB'", ""]]);
+        assert!(found.contains(
+            &"app_b: it has not the setting IN DATABASE app SET app.jwt_secret TO …, as app has".into()
+        ));
+        assert!(
+            found.contains(&"app: it has not the setting SET work_mem TO '5MB', as app_b has".into()),
+            "{found:?}"
+        );
+        assert!(!found.concat().contains("hunter2"));
+        assert_eq!(shown("SET search_path TO \"a.b\", public"), "SET search_path TO \"a.b\", public");
     }
 
     #[test]

@@ -6,7 +6,7 @@ use pgrotate_core::{Error, Kind, Result, Secret};
 use postgres_protocol::escape::escape_literal;
 
 use super::super::connection::Session;
-use super::facts::{ACTIVE, Difference, ELSEWHERE, Facts, Names, Thing};
+use super::facts::{ACTIVE, Difference, ELSEWHERE, Facts, Names, Thing, shown};
 use super::{PostgresPair, verifier};
 
 pub(super) const OPERATION: &str = "prepare the roles";
@@ -68,6 +68,14 @@ fn plain(text: String) -> Statement {
     Statement { shown: text, sent: None }
 }
 
+/// One that sets something. An application's own setting may hold a secret.
+fn setting(text: String) -> Statement {
+    match shown(&text) {
+        shown if shown == text => plain(text),
+        shown => Statement { shown, sent: Some(Secret::new(text)) },
+    }
+}
+
 struct Maker<'a> {
     facts: &'a Facts,
     names: Names<'a>,
@@ -79,15 +87,10 @@ impl Maker<'_> {
     fn make(&self, idle: Option<&Secret>) -> Result<Preparation> {
         let mut statements: Vec<Statement> = self.group().into_iter().map(plain).collect();
         statements.extend(self.twin(idle)?);
-        let rest = [
-            self.memberships(),
-            self.privileges(),
-            self.policies(),
-            self.ownership(),
-            self.defaults(),
-            self.settings(),
-        ];
+        let rest =
+            [self.memberships(), self.privileges(), self.policies(), self.ownership(), self.defaults()];
         statements.extend(rest.into_iter().flatten().map(plain));
+        statements.extend(self.settings().into_iter().map(setting));
         Ok(Preparation { statements, by_hand: self.by_hand() })
     }
 
