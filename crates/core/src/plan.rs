@@ -249,6 +249,18 @@ impl Plan {
         self.steps.iter().any(|step| step.action == Action::Install)
     }
 
+    /// How many roles it knows, and how one of two rests; nothing for a repair, which is the same for all.
+    pub fn way(&self) -> Option<&'static str> {
+        match self.strategy {
+            StrategyName::Repair => None,
+            StrategyName::InPlace => Some("one role"),
+            StrategyName::Alternating if self.steps.iter().any(|step| step.action == Action::StageIdle) => {
+                Some("two roles, of which the idle one rests with a password")
+            }
+            StrategyName::Alternating => Some("two roles, of which the idle one may not log in"),
+        }
+    }
+
     /// Whether a step is the one behind which there is only forward: from then on somebody may depend on what is new.
     pub fn is_point_of_no_return(&self, action: &Action) -> bool {
         match self.strategy {

@@ -157,10 +157,13 @@ fn pinned(state: &RunState) -> Option<Pinned> {
 /// or an edited one, may mean another server.
 ///
 /// # Errors
-/// When the world is another server or another vault of record.
+/// When the world is another server or another vault of record, or another way to rotate.
 pub fn same_place(world: &dyn World, state: &RunState) -> Result<()> {
     let (then, now) = (state.plan(), world.plan());
+    // What may not be compared is left out: a repair brings no password to any role.
+    let ways = then.way().zip(now.way()).unwrap_or_default();
     let differs = [
+        ("way", ways.0, ways.1),
         ("target", then.target.as_str(), now.target.as_str()),
         ("authority", then.authority.as_str(), now.authority.as_str()),
         ("vault of record", then.vault.as_str(), now.vault.as_str()),

@@ -14,7 +14,7 @@ use crate::lease::{Generation, Lease};
 use crate::memory::{self, Memory};
 use crate::observer::Unobserved;
 use crate::past::Past;
-use crate::plan::{Back, Plan};
+use crate::plan::{Back, Plan, Retirement};
 use crate::rotation::Rotation;
 
 /// A journal in memory, with leases that nobody else wants.
@@ -315,4 +315,24 @@ fn a_run_is_carried_on_and_called_off_only_where_it_began() {
     assert!(
         same_place(&lab.rotation(None), &other_vault).unwrap_err().causes()[0].starts_with("its vault of")
     );
+}
+
+/// A run of two roles can't be carried on as one of one role, or with the other rest: half of its passwords would be the
+/// wrong role's.
+#[test]
+fn a_run_goes_on_only_in_the_way_in_which_it_began() {
+    let clock: Arc<dyn Clock> = Arc::new(ManualClock::at_second(0));
+    let entropy: Arc<dyn Entropy> = Arc::new(SeededEntropy::new(1));
+    let world = memory::world("now");
+    let turns = |rest| memory::alternating(&world, &clock, &entropy, rest);
+    let one = || memory::rotation(&world, &clock, &entropy);
+    let begun = |rotation: &Rotation| crate::steps::testing::begun(rotation.plan());
+    let (resting, closed) = (turns(Retirement::Password), turns(Retirement::NoLogin));
+    for (then, now) in [(&resting, &closed), (&closed, &resting), (&one(), &resting), (&closed, &one())] {
+        let error = same_place(now, &begun(then)).unwrap_err();
+        assert!(error.causes()[0].starts_with("its way is "), "{error}");
+    }
+    assert!(same_place(&closed, &begun(&closed)).is_ok());
+    let repair = Rotation { repair: Some(Vec::new()), ..one() };
+    assert!(same_place(&one(), &begun(&repair)).is_ok(), "a repair is the same for all");
 }

@@ -7,7 +7,7 @@
 
 use super::in_place::{Steps, activate, soak, verify_in_use, verify_login};
 use crate::ids::StepId;
-use crate::plan::{Action, FORMAT, Outline, Plan, Retirement, StrategyName};
+use crate::plan::{Action, Outline, Plan, Retirement, StrategyName};
 
 /// Plans to move from one role to the other.
 pub fn plan(outline: &Outline, retirement: Retirement) -> Plan {
@@ -31,15 +31,7 @@ pub fn plan(outline: &Outline, retirement: Retirement) -> Plan {
         Retirement::NoLogin => verified,
     };
     steps.wind_up(outline, settled);
-    Plan {
-        format: FORMAT,
-        environment: outline.environment.clone(),
-        strategy: StrategyName::Alternating,
-        target: outline.target.clone(),
-        authority: outline.authority.clone(),
-        vault: outline.vault.clone(),
-        steps: steps.0,
-    }
+    steps.planned(outline, StrategyName::Alternating)
 }
 
 #[cfg(test)]

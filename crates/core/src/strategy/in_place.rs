@@ -19,15 +19,7 @@ pub fn plan(outline: &Outline) -> Plan {
     verified.push(promote);
     let verified = soak(outline, &mut steps, verified);
     steps.wind_up(outline, verified);
-    Plan {
-        format: FORMAT,
-        environment: outline.environment.clone(),
-        strategy: StrategyName::InPlace,
-        target: outline.target.clone(),
-        authority: outline.authority.clone(),
-        vault: outline.vault.clone(),
-        steps: steps.0,
-    }
+    steps.planned(outline, StrategyName::InPlace)
 }
 
 /// Each consumer as soon as the copies that it reads are written.
@@ -132,6 +124,19 @@ impl Steps {
         let id = step.id.clone();
         self.0.push(step);
         id
+    }
+
+    /// The plan that they make.
+    pub(super) fn planned(self, outline: &Outline, strategy: StrategyName) -> Plan {
+        Plan {
+            format: FORMAT,
+            environment: outline.environment.clone(),
+            strategy,
+            target: outline.target.clone(),
+            authority: outline.authority.clone(),
+            vault: outline.vault.clone(),
+            steps: self.0,
+        }
     }
 
     /// Everything until the new password has logged in; gives the last of it.

@@ -5,7 +5,7 @@
 
 use super::in_place::{Steps, activate, verify};
 use crate::ids::CopyId;
-use crate::plan::{Action, FORMAT, Outline, Plan, StrategyName};
+use crate::plan::{Action, Outline, Plan, StrategyName};
 
 /// Plans to put these copies right, and to let those who read them take them up.
 pub fn plan(outline: &Outline, copies: &[CopyId]) -> Plan {
@@ -22,15 +22,7 @@ pub fn plan(outline: &Outline, copies: &[CopyId]) -> Plan {
         actions.into_iter().map(|action| steps.add(action, std::slice::from_ref(&prove))).collect();
     let activated = activate(&outline, &mut steps, &prove, &published);
     verify(&outline, &mut steps, &prove, &published, &activated);
-    Plan {
-        format: FORMAT,
-        environment: outline.environment,
-        strategy: StrategyName::Repair,
-        target: outline.target,
-        authority: outline.authority,
-        vault: outline.vault,
-        steps: steps.0,
-    }
+    steps.planned(&outline, StrategyName::Repair)
 }
 
 #[cfg(test)]
