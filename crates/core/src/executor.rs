@@ -25,7 +25,7 @@ use crate::ids::{RunId, StepId};
 use crate::journal::{Event, FORMAT, Journal, Outcome, Record, RunOutcome, Start};
 use crate::lease::Lease;
 use crate::observer::{Observer, Progress};
-use crate::plan::{Action, Plan, Step};
+use crate::plan::{Action, Plan, Step, StrategyName};
 use crate::run::{Phase, RunState, StepState, StepStatus};
 
 /// What steps act on.
@@ -383,8 +383,15 @@ impl<'a> Executor<'a> {
             && let Err(error) = self.discard(ledger.state).await
         {
             let run = ledger.state.run;
+            let left = match ledger.state.plan().strategy {
+                StrategyName::Alternating => {
+                    "give the idle role back what it had and drop the pending password; nobody uses either, and the next run \
+                     would stop at them"
+                }
+                _ => "drop the pending password, which is harmless but would stop the next run",
+            };
             let error = error
-                .during("drop the pending password, which is harmless but would stop the next run")
+                .during(left)
                 .hint(format!("when the vault of record answers again: pgrotate abort {run}"));
             return Ok(End::Parked(vec![(StepId::from("discard"), error)]));
         }

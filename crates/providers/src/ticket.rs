@@ -27,7 +27,8 @@ pub(crate) fn facts(story: &Story) -> Vec<(String, String)> {
     ];
     if let Some(window) = story.window_ms {
         let seconds = Duration::from_millis(window).as_secs_f64();
-        facts.push(("No new logins for at most".to_owned(), format!("{seconds:.1} s")));
+        let words = if window == 0 { "no moment".to_owned() } else { format!("{seconds:.1} s") };
+        facts.push(("No new logins for at most".to_owned(), words));
     }
     for (copy, version) in story.secret_ids() {
         facts.push((format!("Secret Id of {copy}"), version.to_string()));

@@ -196,10 +196,11 @@ fn facts(story: &Story) -> Vec<(String, String)> {
         ("Took".to_owned(), seconds(story.started_at.duration_until(story.proven_at).as_secs_f64())),
     ];
     if let Some(window) = story.window_ms {
-        facts.push((
-            "Without login at most".into(),
-            seconds(f64::from(u32::try_from(window).unwrap_or(u32::MAX)) / 1e3),
-        ));
+        let words = match window {
+            0 => "at no moment".to_owned(),
+            window => seconds(f64::from(u32::try_from(window).unwrap_or(u32::MAX)) / 1e3),
+        };
+        facts.push(("Without login at most".into(), words));
     }
     facts.extend(
         story.versions.iter().take(VERSIONS).map(|(copy, version)| (copy.to_string(), version.to_string())),

@@ -331,3 +331,20 @@ fn a_check_is_tried_again_only_if_nothing_else_is_in_the_way() {
     assert_eq!((for_good.kind(), for_good.retry()), (Kind::Blocked, Retry::Never));
     assert_eq!(for_good.causes().len(), 2, "{for_good:?}");
 }
+
+/// As after two roles that took turns, where one alone is configured again.
+#[test]
+fn a_refused_password_that_is_another_roles_is_named_so() {
+    let mend = |user: Option<&str>| {
+        let found = found_after(|world| {
+            world.state().server = "another".into();
+            world.state().vault.user = user.map(str::to_owned);
+        });
+        let refused = found.into_iter().find(|own| own.what.contains("refuses the password")).unwrap();
+        refused.mend.unwrap()
+    };
+    assert!(mend(Some(memory::SECOND)).starts_with("the vault of record says that it is mindwelladmin_b's"));
+    for own in [None, Some("mindwelladmin")] {
+        assert!(mend(own).starts_with("find out which password works"));
+    }
+}

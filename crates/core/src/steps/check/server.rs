@@ -50,7 +50,8 @@ pub(super) async fn look(rotation: &Rotation, overrides: &Overrides, run: Option
         report.findings.push(way_back(rotation, back, &state));
     }
     let live = state.live(rotation.twin_name());
-    let user = unknown_user(rotation, state.user.as_deref());
+    let named = state.user.clone();
+    let user = unknown_user(rotation, named.as_deref());
     let Some(Entry { secret: current, .. }) = state.current else {
         let what = "the vault of record holds no current password";
         let mend = "store the password that works now in it, then try again";
@@ -59,7 +60,7 @@ pub(super) async fn look(rotation: &Rotation, overrides: &Overrides, run: Option
     };
     report.findings.extend(user);
     let (server, idle) = futures::join!(
-        look_at_server(rotation, live, &current, overrides),
+        look_at_server(rotation, (live, named.as_deref()), &current, overrides),
         idle::look(rotation, live, &current, state.previous.as_ref(), overrides),
     );
     report.merge(server);
@@ -77,7 +78,12 @@ fn unknown_user(rotation: &Rotation, user: Option<&str>) -> Option<Finding> {
     Some(Finding::new(Severity::Warning, rotation.vault.id().as_str(), what).mend(mend))
 }
 
-async fn look_at_server(rotation: &Rotation, live: Seat, current: &Secret, overrides: &Overrides) -> Report {
+async fn look_at_server(
+    rotation: &Rotation,
+    (live, user): (Seat, Option<&str>),
+    current: &Secret,
+    overrides: &Overrides,
+) -> Report {
     let role = rotation.role(live);
     let (login, authority, identity, sessions, vantages, tried) = futures::join!(
         role.verifier.login(current),
@@ -110,7 +116,7 @@ async fn look_at_server(rotation: &Rotation, live: Seat, current: &Secret, overr
     }
     // What stops the authority explains a login that fails; saying both would hide the reason.
     if !(login.is_err() && server.blocks()) {
-        server.take(login.map(|login| judge(rotation, role, login)), "login");
+        server.take(login.map(|login| judge(rotation, role, user, login)), "login");
     }
     server
 }
@@ -244,15 +250,19 @@ fn way_back(rotation: &Rotation, back: &Back, state: &VaultState) -> Finding {
     }
 }
 
-fn judge(rotation: &Rotation, role: Role<'_>, login: Login) -> Vec<Finding> {
-    match login {
-        Login::Accepted => Vec::new(),
-        Login::Refused => {
-            let what = format!("the server refuses the password that {} calls current", rotation.vault.id());
-            vec![
-                Finding::new(Severity::Blocks, role.target.to_string(), what)
-                    .mend("find out which password works and store that one in the vault of record"),
-            ]
-        }
+/// `user` is whose the vault of record says that its password is.
+fn judge(rotation: &Rotation, role: Role<'_>, user: Option<&str>, login: Login) -> Vec<Finding> {
+    if login == Login::Accepted {
+        return Vec::new();
     }
+    let what = format!("the server refuses the password that {} calls current", rotation.vault.id());
+    let own = role.target.user.as_str();
+    let mend = match user.filter(|user| *user != own) {
+        None => "find out which password works and store that one in the vault of record".to_owned(),
+        Some(user) => format!(
+            "the vault of record says that it is {user}'s. If two roles took turns here, rotate once more with \
+             `strategy = \"alternating\"`, so that {own} is the live one; or store the password of {own} there"
+        ),
+    };
+    vec![Finding::new(Severity::Blocks, role.target.to_string(), what).mend(mend)]
 }
