@@ -40,11 +40,19 @@ pub(crate) async fn run(app: &App, args: Args) -> Result<Status, Failure> {
         show(app, &rotation, &missing.preparation, false);
         return Ok(Status::Done);
     }
-    if !missing.preparation.statements.is_empty() {
-        let engine = app.engine(Arc::new(pgrotate_core::observer::Unobserved))?;
-        engine.alone(&environment, missing.make_good(app, &rotation, twin)).await?;
+    if missing.preparation.statements.is_empty() {
+        show(app, &rotation, &missing.preparation, true);
+        return Ok(Status::Done);
     }
-    show(app, &rotation, &missing.preparation, true);
+    // Looked at once more where no run can come between: it would have changed who is live, and what is kept for whom.
+    let alone = async {
+        let missing = Missing::look(&rotation, twin).await?;
+        missing.make_good(app, &rotation, twin).await?;
+        Ok(missing.preparation)
+    };
+    let engine = app.engine(Arc::new(pgrotate_core::observer::Unobserved))?;
+    let done = engine.alone(&environment, alone).await?;
+    show(app, &rotation, &done, true);
     Ok(Status::Done)
 }
 
@@ -132,6 +140,7 @@ fn show(app: &App, rotation: &Rotation, preparation: &Preparation, done: bool) {
     }
     let environment = &rotation.environment;
     text.push_str(&match (statements.is_empty(), done) {
+        (true, _) if !by_hand.is_empty() => format!("\n{environment}: what is left has to be done by hand\n"),
         (true, _) => format!("{environment}: {} are a pair\n", rotation.described()),
         (false, true) => {
             format!("\n{environment}: carried out; whoever logs in from now on acts as the group\n")
