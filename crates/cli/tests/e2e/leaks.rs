@@ -135,6 +135,39 @@ fn split<'b>(bytes: &'b [u8], at: &[u8]) -> (&'b [u8], &'b [u8]) {
     (&bytes[..position], &bytes[position + at.len()..])
 }
 
+/// Three passwords more: what the second role is made with, what it gets, and what the first one rests with. The server's own
+/// log has every statement that makes or changes a role.
+#[test]
+fn two_roles_that_are_made_and_take_turns_show_no_password() {
+    let lab = Lab::with_base64_passwords("dev").in_turn("").without_alembic();
+    let old = lab.password("dev");
+    let mut seen = Vec::new();
+    for (number, arguments) in
+        [&["roles", "prepare", "dev", "--apply"][..], &["rotate", "dev", "--yes"]].into_iter().enumerate()
+    {
+        let log = lab.state_folder().with_file_name(format!("strace-{number}"));
+        let (output, trace) = trace::run(&talkative(&lab, arguments), &log);
+        let run = Run(output);
+        seen.push((run.text(), trace));
+        let _ = run.exits(0);
+    }
+    let canary = canary(&lab, &[&old]);
+    assert!(made(&lab).len() >= 3, "passwords are missing among what is searched for: {}", made(&lab).len());
+    for (text, trace) in &seen {
+        canary.not_in("the output", text);
+        for [line, environment] in &trace.started {
+            canary.not_in("a command line", line);
+            canary.not_in("a program's environment", environment);
+        }
+        for (target, bytes) in &trace.written {
+            if !target.contains("/agents/dev/.config/mindwell/.dev.env.pgrotate-new>") {
+                canary.not_in(&format!("what was written to {target}"), bytes);
+            }
+        }
+    }
+    nothing_lies_about(&lab, &canary);
+}
+
 /// A run is killed at every seventh of its requests, in turn before and after the request's effect, and gone on with.
 #[test]
 fn a_run_that_is_killed_and_gone_on_with_shows_no_password() {

@@ -14,7 +14,7 @@ const SECOND: &str = "mindwelladmin_b";
 
 impl Lab {
     /// The configuration for two roles, with further keys for them.
-    fn in_turn(self, roles: &str) -> Self {
+    pub(crate) fn in_turn(self, roles: &str) -> Self {
         let text = std::fs::read_to_string(self.config()).unwrap();
         let (before, rest) = text.split_once("[authority]\n").unwrap();
         let rest = &rest[rest.find("\n[").unwrap()..];
